@@ -1,0 +1,1 @@
+"""Hot loops: NumPy arrays in and out, compiled by numba; nothing else."""

@@ -1,0 +1,1 @@
+"""Pruning: masks, thresholds, schedules, sensitivity."""

@@ -1,0 +1,138 @@
+"""What is true of one tensor, as frozen NumPy data: the only thing that passes from torch to bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwindle import dtypes
+
+MAX_ENTRIES = 1 << 16
+"""Most entries a codebook may have: an index is at most 16 bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """A tensor kept exactly.
+
+    Attributes:
+        dtype: name of the element type, one of `dtypes.STORAGE`.
+        shape: () for a scalar.
+        data: the elements in C order, little-endian.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+    def __post_init__(self) -> None:
+        expected = math.prod(self.shape) * dtypes.itemsize(self.dtype)
+        if len(self.data) != expected:
+            raise ValueError(
+                f"expected {expected} bytes for {self.dtype}{list(self.shape)}, got {len(self.data)}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A tensor whose elements share the values of a codebook.
+
+    Attributes:
+        dtype: name of the element type, one of `dtypes.SHAREABLE`.
+        shape: () for a scalar.
+        codebook: the values in storage of `dtype`, shape (k,), k at most 65,536; any order, repeats allowed.
+        indices: which entry each element takes, C order, shape (n,), uint8 where k <= 256, else uint16.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    codebook: NDArray[Any]
+    indices: NDArray[np.uint8] | NDArray[np.uint16]
+
+    def __post_init__(self) -> None:
+        entries, n = len(self.codebook), math.prod(self.shape)
+        if self.dtype not in dtypes.SHAREABLE:
+            raise ValueError(f"expected one of {', '.join(dtypes.SHAREABLE)}, got {self.dtype}")
+        if self.codebook.dtype != dtypes.STORAGE[self.dtype] or self.codebook.ndim != 1:
+            raise ValueError(f"expected a 1-D codebook in storage of {self.dtype}, got {self.codebook.dtype}")
+        if entries > MAX_ENTRIES:
+            raise ValueError(f"expected at most {MAX_ENTRIES} codebook entries, got {entries}")
+        if self.indices.dtype != index_dtype(entries) or self.indices.shape != (n,):
+            got = f"{self.indices.shape} as {self.indices.dtype}"
+            raise ValueError(f"expected {n} indices as {index_dtype(entries)}, got {got}")
+        if n and int(self.indices.max()) >= entries:
+            raise ValueError(f"expected indices under {entries}, got {int(self.indices.max())}")
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A tensor that is another one of the same archive under a second name."""
+
+    to: str
+
+
+Record = Raw | Shared | Tied
+
+
+def index_dtype(entries: int) -> np.dtype[Any]:
+    """The unsigned dtype that indices into a codebook of `entries` have."""
+    return np.dtype(np.uint8 if entries <= 256 else np.uint16)
+
+
+def zero_entry(record: Shared) -> int | None:
+    """The first codebook entry that is exactly +0.0 (all bits zero), or None."""
+    bits = record.codebook.view(f"<u{record.codebook.itemsize}")
+    hits = np.flatnonzero(bits == 0)
+    return int(hits[0]) if len(hits) else None
+
+
+def elements(record: Raw | Shared) -> int:
+    """Number of elements."""
+    return math.prod(record.shape)
+
+
+def nbytes(record: Raw | Shared) -> int:
+    """Bytes of the tensor uncompressed, at the dtype it is stored in."""
+    return elements(record) * dtypes.itemsize(record.dtype)
+
+
+def same(left: Record, right: Record) -> bool:
+    """Whether two records are equal bit for bit."""
+    if isinstance(left, Tied) or isinstance(right, Tied):
+        return left == right
+    if (left.dtype, left.shape) != (right.dtype, right.shape):
+        return False
+    if isinstance(left, Raw) and isinstance(right, Raw):
+        return left.data == right.data
+    if isinstance(left, Shared) and isinstance(right, Shared):
+        return left.codebook.tobytes() == right.codebook.tobytes() and np.array_equal(
+            left.indices, right.indices
+        )
+    return False
+
+
+def to_storage(record: Raw | Shared) -> NDArray[Any]:
+    """The elements in storage of the record's dtype, with its shape (read-only for `Raw`)."""
+    if isinstance(record, Raw):
+        return np.frombuffer(record.data, dtypes.STORAGE[record.dtype]).reshape(record.shape)
+    return np.take(record.codebook, record.indices).reshape(record.shape)
+
+
+def resolve(records: Mapping[str, Record], name: str) -> Raw | Shared:
+    """The record of `name`, a tie followed to its owner."""
+    record = records[name]
+    if isinstance(record, Tied):
+        record = records[record.to]
+        if isinstance(record, Tied):
+            raise ValueError(f"{name} is tied to {record.to}, itself a tie")
+    return record
+
+
+def original_bytes(records: Mapping[str, Record]) -> int:
+    """Bytes of all tensors uncompressed, each tied tensor once: what a rate is taken against."""
+    return sum(nbytes(r) for r in records.values() if not isinstance(r, Tied))

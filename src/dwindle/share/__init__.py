@@ -1,0 +1,1 @@
+"""Weight sharing: k-means, codebooks, bits per layer."""
