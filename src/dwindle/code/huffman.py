@@ -1,0 +1,179 @@
+"""Canonical Huffman coding of symbols, in streams that decode side by side.
+
+Codes. Canonical (RFC 1951, section 3.2.2): shorter codes come first, of equal length those of smaller
+symbols, counted upwards. A code is stored with its most significant bit first, into bytes that are filled from their
+lowest bit; so a decoder can look up the next bits of the stream, taken as a number, in one table.
+
+Layout. Where one symbol is the whole alphabet, or there is no symbol at all, nothing is stored. Under
+`SPLIT` (16,384) symbols: one stream. From `SPLIT` on: the byte lengths of the first three streams as varints,
+then four streams; with q = ceil(count / 4), stream i holds the symbols i * q up to min((i + 1) * q, count).
+A stream is its codes one after the other, the last byte filled up with zero bits; its length is the fewest
+bytes that hold it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dwindle.code.cursor import Cursor, varint
+from dwindle.code.lengths import check_lengths
+from dwindle.errors import CorruptError
+from dwindle.kernels import huffman as kernels
+
+SPLIT = 1 << 14
+"""From this many symbols on there are four streams."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A prefix code ready for decoding; build it once for all streams that share it.
+
+    Attributes:
+        lookup: for every possible value of the next bits, symbol << 8 | code length, shape (2**longest,);
+            empty where fewer than two symbols occur.
+        only: the symbol that is the whole alphabet, or None.
+        highest: the largest symbol.
+    """
+
+    lookup: NDArray[np.uint32]
+    only: int | None
+    highest: int
+
+
+def decode_table(lengths: NDArray[np.uint8]) -> Table:
+    """Prepare decoding.
+
+    Args:
+        lengths: bits of each symbol's code, 0 for none, shape (alphabet,).
+
+    Raises:
+        ValueError: if they are not the lengths of a complete prefix code.
+    """
+    check_lengths(lengths)
+    present = np.flatnonzero(lengths)
+    highest = int(present[-1]) if len(present) else 0
+    if len(present) < 2:
+        only = highest if len(present) else None
+        return Table(np.zeros(0, np.uint32), only, highest)
+    longest = int(lengths.max())
+    order = present[np.argsort(lengths[present], kind="stable")]
+    # Canonical codes padded to the longest one count upwards without a gap: the table in code order.
+    entries = order.astype(np.uint32) << np.uint32(kernels.SYMBOL_SHIFT) | lengths[order]
+    by_code = np.repeat(entries, 1 << (longest - lengths[order].astype(np.int64)))
+    return Table(by_code[_reversed_bits(np.arange(1 << longest), longest)], None, highest)
+
+
+def encode(symbols: NDArray[np.uint8] | NDArray[np.uint16], lengths: NDArray[np.uint8]) -> bytes:
+    """Code symbols.
+
+    Args:
+        symbols: uint8 or uint16, shape (n,).
+        lengths: bits of each symbol's code, shape (alphabet,).
+
+    Returns:
+        The layout above.
+
+    Raises:
+        ValueError: if a symbol has no code, or the lengths are not those of a complete prefix code.
+    """
+    if symbols.ndim != 1 or symbols.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"expected 1-D uint8 or uint16 symbols, got {symbols.ndim}-D {symbols.dtype}")
+    check_lengths(lengths)
+    symbols = np.ascontiguousarray(symbols)
+    if np.count_nonzero(lengths) < 2:
+        if len(symbols) and not (lengths[symbols.min() : int(symbols.max()) + 1].all()):
+            raise ValueError("expected symbols that have a code, got others")
+        if len(symbols) and int(symbols.max()) >= len(lengths):
+            raise ValueError(f"expected symbols under {len(lengths)}, got {int(symbols.max())}")
+        return b""
+    codes = _codes(lengths, 1 << 8 * symbols.itemsize)
+    streams = []
+    for first, last in _parts(len(symbols)):
+        out = np.empty(((last - first) * int(lengths.max()) + 7) // 8 + 8, np.uint8)
+        bits = int(kernels.encode(symbols[first:last], codes, out))
+        if bits == (1 << 64) - 1:
+            raise ValueError("expected symbols that have a code, got others")
+        streams.append(out[: (bits + 7) // 8].tobytes())
+    return b"".join([varint(len(stream)) for stream in streams[:-1]] + streams)
+
+
+def decode(
+    data: bytes | memoryview, count: int, lengths: NDArray[np.uint8] | Table, dtype: DTypeLike
+) -> NDArray[Any]:
+    """Read what `encode` wrote.
+
+    Args:
+        data: exactly the bytes of one `encode`.
+        count: number of symbols.
+        lengths: bits of each symbol's code, or the table made of them.
+        dtype: np.uint8 or np.uint16, wide enough for every symbol of the table.
+
+    Returns:
+        Symbols, shape (count,).
+
+    Raises:
+        CorruptError: if the bytes are not `count` symbols in this code, no more and no less.
+        ValueError: if the lengths are not those of a complete prefix code or the dtype is too narrow.
+    """
+    table = lengths if isinstance(lengths, Table) else decode_table(lengths)
+    target = np.dtype(dtype)
+    if target not in (np.uint8, np.uint16) or table.highest >> 8 * target.itemsize:
+        raise ValueError(f"expected uint8 or uint16 for symbols up to {table.highest}, got {target}")
+    if len(table.lookup) == 0:
+        if len(data) or (count and table.only is None):
+            raise CorruptError(
+                f"expected no bytes and no choice of symbol, got {len(data)} for {count} symbols"
+            )
+        return np.full(count, table.only or 0, target)
+    cursor = Cursor(memoryview(data))
+    parts = _parts(count)
+    sizes = [cursor.varint(len(data), "the length of a stream") for _ in parts[1:]]
+    starts = np.cumsum([cursor.offset, *sizes, 0])
+    starts[-1] = len(data)
+    if (np.diff(starts) < 0).any():
+        raise CorruptError(f"expected streams of {len(data)} bytes together, got more")
+    if count > 8 * len(data):
+        raise CorruptError(f"expected at most {8 * len(data)} symbols in {len(data)} bytes, got {count}")
+    buffer = np.frombuffer(data, np.uint8)
+    out = np.empty(count, target)
+    for (first, last), start, end in zip(parts, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        position = int(kernels.decode(buffer, np.uint64(8 * start), table.lookup, out[first:last]))
+        if (position + 7) // 8 != end:
+            raise CorruptError(f"expected a stream of {end - start} bytes, got another length")
+        if position % 8 and data[end - 1] >> position % 8:
+            raise CorruptError("expected zero bits after the last code, got others")
+    return out
+
+
+def _parts(count: int) -> list[tuple[int, int]]:
+    """Which symbols go to which stream."""
+    if count < SPLIT:
+        return [(0, count)]
+    quarter = -(-count // 4)
+    return [(i * quarter, min((i + 1) * quarter, count)) for i in range(4)]
+
+
+def _codes(lengths: NDArray[np.uint8], size: int) -> NDArray[np.uint32]:
+    """Bit-reversed code << 8 | length of every symbol, 0 for none, shape (size,)."""
+    present = np.flatnonzero(lengths)
+    order = present[np.argsort(lengths[present], kind="stable")]
+    longest = int(lengths.max())
+    spans = 1 << (longest - lengths[order].astype(np.int64))
+    # Codes padded to the longest one begin where the spans of those before end; their low bits are zero,
+    # so that reversing all bits leaves the code itself reversed.
+    starts = np.cumsum(spans) - spans
+    codes = np.zeros(max(size, len(lengths)), np.uint32)
+    codes[order] = _reversed_bits(starts, longest) << np.uint32(8) | lengths[order]
+    return codes
+
+
+def _reversed_bits(values: NDArray[np.int64], width: int) -> NDArray[np.uint32]:
+    """The low `width` bits of each value in opposite order."""
+    result = np.zeros(len(values), np.uint32)
+    for bit in range(width):
+        result |= (values >> bit & 1).astype(np.uint32) << np.uint32(width - 1 - bit)
+    return result
