@@ -1,1 +1,6 @@
 """Reference networks."""
+
+from dwindle.models.lenet import LeNet5, LeNet300
+from dwindle.models.registry import NAMES, build
+
+__all__ = ["NAMES", "LeNet5", "LeNet300", "build"]

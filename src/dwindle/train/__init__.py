@@ -1,1 +1,20 @@
-"""Fitting and evaluating reference networks."""
+"""Training, evaluation and comparison of predictions."""
+
+from dwindle.train.confusion import Change, changes, confusion_matrix
+from dwindle.train.evaluate import error, predict
+from dwindle.train.fit import fit_epoch
+from dwindle.train.schedule import cosine
+from dwindle.train.snapshot import load_snapshot, read_progress, save_snapshot
+
+__all__ = [
+    "Change",
+    "changes",
+    "confusion_matrix",
+    "cosine",
+    "error",
+    "fit_epoch",
+    "load_snapshot",
+    "predict",
+    "read_progress",
+    "save_snapshot",
+]
