@@ -51,7 +51,8 @@ def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        os.close(handle)
+        with temporary.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

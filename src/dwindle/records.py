@@ -52,7 +52,7 @@ class Shared:
     dtype: str
     shape: tuple[int, ...]
     codebook: NDArray[Any]
-    indices: NDArray[np.uint8] | NDArray[np.uint16]
+    indices: NDArray[np.unsignedinteger[Any]]
 
     def __post_init__(self) -> None:
         entries, n = len(self.codebook), math.prod(self.shape)
