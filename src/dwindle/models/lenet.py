@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -49,7 +50,8 @@ class LeNet5(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape (N, 10), of images of shape (N, 1, 28, 28)."""
-        x = functional.max_pool2d(self.conv1(x), 2)
+        # On a CPU pooling and the second convolution take half the time with the channels last.
+        x = functional.max_pool2d(self.conv1(x).contiguous(memory_format=torch.channels_last), 2)
         x = functional.max_pool2d(self.conv2(x), 2)
         x = functional.relu(self.fc1(self.drop1(x.flatten(1))))
         logits: Tensor = self.fc2(self.drop2(x))
