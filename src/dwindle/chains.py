@@ -1,0 +1,107 @@
+"""The tensors of a model, their owners, and the parametrization chains on them.
+
+A parametrized tensor keeps the name it would have without parametrizations ("fc1.weight", never
+"fc1.parametrizations.weight.original"), and a tied tensor has several owners that must change together.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dwindle.errors import TensorError
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Every parameter of a model as (full name, owner, attribute), each tie and alias under its own name.
+
+    The order does not depend on what is parametrized: modules as the model lists them, attributes by name.
+    """
+    for path, module in model.named_modules(remove_duplicate=False):
+        if "parametrizations" in path.split("."):
+            continue
+        names = {name for name, value in module._parameters.items() if value is not None}
+        if parametrize.is_parametrized(module):
+            names |= set(module.parametrizations)
+        for name in sorted(names):
+            yield f"{path}.{name}" if path else name, module, name
+
+
+def source(module: nn.Module, name: str) -> Tensor:
+    """The tensor stored under `module.name`: the first original where it is parametrized.
+
+    Owners of one tied tensor have the same source, the same object.
+    """
+    if parametrize.is_parametrized(module, name):
+        tensor = getattr(_links(module, name), "original" if _links(module, name).is_tensor else "original0")
+    else:
+        tensor = module._parameters[name]
+    assert isinstance(tensor, Tensor)  # noqa: S101 (named_tensors lists no others)
+    return tensor
+
+
+def owners(model: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
+    """Every (module, attribute) under `model` that owns the tensor called `name`, ties included.
+
+    Raises:
+        TensorError: if `model` has no parameter of that name.
+    """
+    tensors = {full: (module, attribute) for full, module, attribute in named_tensors(model)}
+    if name not in tensors:
+        raise unknown(name, tensors)
+    wanted = source(*tensors[name])
+    unique = {(id(module), attribute): (module, attribute) for module, attribute in tensors.values()}
+    return [owner for owner in unique.values() if source(*owner) is wanted]
+
+
+def unknown(name: str, names: Iterable[str], kind: str = "tensor") -> TensorError:
+    """The error for a tensor name that is not among `names`, with the nearest that is."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0)
+    hint = f"such as {near[0]}" if near else "of which there are none"
+    return TensorError(f"{name}: expected the name of a {kind} of the model, {hint}, got another name")
+
+
+def chain(module: nn.Module, name: str) -> list[nn.Module]:
+    """The parametrizations on `module.name`, first applied first; empty where there are none."""
+    return list(_links(module, name)) if parametrize.is_parametrized(module, name) else []
+
+
+def append(module: nn.Module, name: str, part: nn.Module) -> None:
+    """Put a parametrization at the end of the chain of `module.name`."""
+    _own_class(module)
+    # unsafe: shapes and dtypes are the caller's to check; torch's check computes the whole tensor.
+    parametrize.register_parametrization(module, name, part, unsafe=True)
+
+
+def detach(module: nn.Module, name: str, part: nn.Module) -> None:
+    """Take a parametrization out of the chain of `module.name`; what it held is not applied any more.
+
+    An empty chain goes too: the original tensor, the same object, is `module.name` again.
+    """
+    at = next(i for i, link in enumerate(chain(module, name)) if link is part)
+    if len(chain(module, name)) > 1:
+        del _links(module, name)[at]
+        return
+    _own_class(module)
+    parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+
+
+def _links(module: nn.Module, name: str) -> parametrize.ParametrizationList:
+    links = module.parametrizations[name]  # type: ignore[index]
+    assert isinstance(links, parametrize.ParametrizationList)  # noqa: S101 (torch's own invariant)
+    return links
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class that no deepcopy of it shares.
+
+    torch keeps parametrized tensors as properties of a class made for the module, and its deepcopy hands that
+    class on: adding or removing a property on the copy would break the module it was copied from.
+    """
+    if parametrize.is_parametrized(module):
+        shared = type(module)
+        body = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+        module.__class__ = type(shared.__name__, shared.__bases__, body)
