@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -19,20 +18,23 @@ def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = 
     Args:
         path: where the output will be written.
         force: replace an existing file.
-        inputs: files that are being read; the output must be none of them.
+        inputs: files that are being read; the output must be none of them, under any name.
 
     Raises:
-        OutputError: if `path` is an input, a folder, exists without `force`, or its folder cannot be written.
+        OutputError: if `path` is an input, a folder, exists without `force`, or lies in no folder.
     """
-    for source in inputs:
-        if source.exists() and path.exists() and path.samefile(source):
-            raise OutputError(f"{path}: expected an output other than the input, got the same file")
-    if path.is_dir():
-        raise OutputError(f"{path}: expected a file to write, got a folder")
-    if path.exists() and not force:
-        raise OutputError(f"{path}: expected no file there, got one; --force (force=True) replaces it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: expected an existing folder, got {path.parent}, which is none")
+    try:
+        for source in inputs:
+            if source.exists() and path.exists() and path.samefile(source):
+                raise OutputError(f"{path}: expected an output other than the input, got the same file")
+        if path.is_dir():
+            raise OutputError(f"{path}: expected a file to write, got a folder")
+        if os.path.lexists(path) and not force:
+            raise _exists(path)
+        if not path.parent.is_dir():
+            raise OutputError(f"{path}: expected an existing folder, got {path.parent}, which is none")
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise _unwritable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -40,41 +42,30 @@ def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its place only when the block ends without an error.
 
     The bytes are synced before the rename, so that after a crash `path` holds either the old file or the
-    whole new one. Without `force`, a file that appears at `path` meanwhile is kept.
+    whole new one. Without `force`, a file that appears at `path` meanwhile is kept. Any OSError in the block
+    counts as a failure to write.
 
     Raises:
-        OutputError: if the file cannot be written: no such folder, no permission, no space.
+        OutputError: if the file cannot be written: no such folder, no permission, no space, a folder at
+            `path`, or, without `force`, a file.
     """
+    temporary = path.parent / f".{path.name[:20]}.{secrets.token_hex(8)}.tmp"
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    temporary = Path(name)
-    try:
-        os.close(handle)
-        with temporary.open("wb") as stream:
+        # Created by a plain open, so that the umask decides its permissions as for any other file.
+        with temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
         if force:
             temporary.replace(path)
         else:
-            os.link(temporary, path)
-            temporary.unlink()
+            _move_to_free(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, FileExistsError):
-            raise OutputError(
-                f"{path}: expected no file there, got one; --force (force=True) replaces it"
-            ) from error
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or errno.errorcode.get(error.errno or 0)}"
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        raise _unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = True) -> None:
@@ -83,10 +74,25 @@ def write_bytes(path: Path, data: bytes, *, force: bool = True) -> None:
         stream.write(data)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _move_to_free(temporary: Path, path: Path) -> None:
+    """Move to where there is no file: a link fails if there is one, in one step with the check."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError:
+        # Some file systems have no links (FAT, some network mounts): check and move are two steps there.
+        if os.path.lexists(path):
+            raise _exists(path) from None
+        temporary.replace(path)
+
+
+def _exists(path: Path) -> OutputError:
+    return OutputError(f"{path}: expected no file there, got one; --force (force=True) replaces it")
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def _sync_folder(folder: Path) -> None:

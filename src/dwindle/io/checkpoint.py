@@ -1,0 +1,150 @@
+"""Reading and writing checkpoints of every format the project knows, chosen by content and suffix."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from dwindle.atomic import check_output
+from dwindle.errors import CheckpointError, OutputError
+from dwindle.io import npz_file, safetensors_file, shards
+from dwindle.io.contents import Checkpoint
+from dwindle.records import Record
+
+__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
+
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+_DWZ_MAGIC = b"\x89DWZ"
+_ZIP_MAGIC = b"PK\x03\x04"
+_PICKLE_MAGIC = b"\x80"
+_FORMATS = {".safetensors": "safetensors", ".npz": "npz", **dict.fromkeys(TORCH_SUFFIXES, "torch")}
+
+
+def read_checkpoint(path: Path | str, *, key: str | None = None) -> Checkpoint:
+    """Read a checkpoint: a .safetensors, torch or .npz file, or a folder of safetensors shards.
+
+    The content decides what a file is, and only where it does not tell, the suffix. Nothing stored in a file
+    is ever executed, and sizes are checked before anything is allocated. Records of safetensors and torch
+    files view the mapped file: keep it unchanged while they are in use.
+
+    Args:
+        path: the file or folder.
+        key: for torch checkpoints, the dotted path to a nested state dict.
+
+    Raises:
+        CheckpointError: if there is no such file, it is damaged, compressed already (a .dwz) or of an unknown
+            format, or a tensor in it has an unknown dtype.
+        UnsafeCheckpointError: if it only loads by running code stored inside it (a pickle).
+    """
+    path = Path(path)
+    try:
+        format_ = "shards" if path.is_dir() else _format(path)
+        if key is not None and format_ != "torch":
+            raise CheckpointError(f"{path}: expected no key, since only torch checkpoints nest, got {key!r}")
+        if format_ == "shards":
+            checkpoint = shards.read(path)
+        elif format_ == "safetensors":
+            checkpoint = safetensors_file.read(path)
+        elif format_ == "npz":
+            checkpoint = npz_file.read(path)
+        else:
+            checkpoint = _read_torch(path, key)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(f"{path}: expected a checkpoint that can be read, got: {reason}") from error
+    _check_names(path, checkpoint)
+    return checkpoint
+
+
+def write_checkpoint(
+    path: Path | str,
+    records: Mapping[str, Record],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    force: bool = False,
+) -> None:
+    """Write records as a checkpoint, the format chosen by the suffix; `Shared` records are expanded.
+
+    Args:
+        path: ends in .safetensors, .npz, .pt, .pth, .bin or .ckpt.
+        records: the tensors. Ties stay ties in torch checkpoints and are written twice in the others.
+        metadata: text pairs; only safetensors has a place for them.
+        force: replace an existing file.
+
+    Raises:
+        CheckpointError: if a tensor's dtype or name has no form in the format.
+        OutputError: if the suffix is unknown, the file exists (without `force`) or cannot be written.
+    """
+    path = Path(path)
+    format_ = _FORMATS.get(path.suffix.lower())
+    if format_ is None:
+        raise OutputError(f"{path}: expected a name that ends in {', '.join(_FORMATS)}, got {path.name!r}")
+    check_output(path, force=force)
+    if format_ == "safetensors":
+        safetensors_file.write(path, records, metadata or {}, force=force)
+    elif format_ == "npz":
+        npz_file.write(path, records, force=force)
+    else:
+        _write_torch(path, records, force=force)
+
+
+def _format(path: Path) -> str:
+    """Which reader a file needs."""
+    with path.open("rb") as stream:
+        head = stream.read(9)
+    if head.startswith(_DWZ_MAGIC):
+        raise CheckpointError(f"{path}: expected a checkpoint, got a .dwz file, which is compressed already")
+    if safetensors_file.looks_like(head):
+        return "safetensors"
+    if head.startswith(_ZIP_MAGIC):
+        format_ = _zip_format(path)
+        if format_ is not None:
+            return format_
+    if head.startswith(_PICKLE_MAGIC):
+        return "torch"
+    format_ = _FORMATS.get(path.suffix.lower())
+    if format_ is None:
+        raise CheckpointError(
+            f"{path}: expected {', '.join(_FORMATS)} or a folder of shards, got a file of unknown format"
+        )
+    return format_
+
+
+def _zip_format(path: Path) -> str | None:
+    """Which of the two formats that are zip archives, where the archive can tell."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return None
+    if any(name.endswith("data.pkl") for name in names):
+        return "torch"
+    return "npz" if any(name.endswith(".npy") for name in names) else None
+
+
+def _read_torch(path: Path, key: str | None) -> Checkpoint:
+    try:
+        from dwindle.io import torch_file
+    except ImportError as error:
+        raise CheckpointError(f"{path}: expected torch to be installed, which reads this format") from error
+    return torch_file.read(path, key)
+
+
+def _write_torch(path: Path, records: Mapping[str, Record], *, force: bool) -> None:
+    try:
+        from dwindle.io import torch_file
+    except ImportError as error:
+        raise CheckpointError(f"{path}: expected torch to be installed, which writes this format") from error
+    torch_file.write(path, records, force=force)
+
+
+def _check_names(path: Path, checkpoint: Checkpoint) -> None:
+    for name in checkpoint.records:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(
+                f"{path}: tensor {name!r}: expected a name that is valid Unicode"
+            ) from error

@@ -1,0 +1,220 @@
+"""Safetensors files, memory-mapped, without torch: a length, a JSON header, the bytes of the tensors.
+
+A reader of our own, so that a tensor of any dtype is a view of the mapped file, whatever NumPy knows of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dwindle import dtypes
+from dwindle.atomic import writing
+from dwindle.errors import CheckpointError
+from dwindle.io.contents import Checkpoint
+from dwindle.records import Raw, Record, resolve, to_storage
+
+CODES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+    "complex64": "C64",
+}
+"""The format's name of each dtype; complex128 has none."""
+
+MAX_HEADER = 100_000_000
+"""Bytes a header may have, the limit of the safetensors package too."""
+
+MAX_RANK = 64
+"""Dimensions a tensor may have: NumPy holds no more."""
+
+METADATA = "__metadata__"
+"""The one header key that is not a tensor."""
+
+_DTYPES = {code: name for name, code in CODES.items()}
+
+
+class _Extent(NamedTuple):
+    """Where a tensor lies: offsets count from the end of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def looks_like(head: bytes) -> bool:
+    """Whether the first 9 bytes of a file are those of a safetensors file."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
+
+
+def read(path: Path) -> Checkpoint:
+    """Map a safetensors file and hand out its tensors as views of the mapping.
+
+    Nothing is allocated for a tensor but a copy where its bytes are not aligned to its elements.
+
+    Raises:
+        CheckpointError: if the header breaks any rule of the format, a tensor's extent does not fit its shape
+            and dtype, the extents overlap or leave holes, or the file is not exactly as long as they say.
+        OSError: if the file cannot be opened.
+    """
+    data = _map(path)
+    header, start = _read_header(path, data)
+    metadata = _check_metadata(path, header.pop(METADATA, {}))
+    extents = {name: _extent(path, name, entry) for name, entry in header.items()}
+    _check_layout(path, extents, len(data) - start)
+    records = {}
+    for name, (dtype, shape, begin, end) in extents.items():
+        view = data[start + begin : start + end]
+        aligned = (start + begin) % dtypes.itemsize(dtype) == 0
+        records[name] = Raw(dtype, shape, view if aligned else bytes(view))
+    return Checkpoint(dict(records), metadata, ())
+
+
+def write(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str], *, force: bool) -> None:
+    """Write a safetensors file; the format has no ties, so a tied tensor is written under each of its names.
+
+    The header keeps the order of `records`; wider elements lie first, so that every tensor is aligned.
+
+    Raises:
+        CheckpointError: if a tensor's dtype or name has no form in the format.
+        OutputError: if the file cannot be written.
+    """
+    tensors = {name: resolve(records, name) for name in records}
+    for name, record in tensors.items():
+        if name == METADATA:
+            raise CheckpointError(
+                f"{path}: expected another name than {METADATA!r}, which safetensors reserves"
+            )
+        if record.dtype not in CODES:
+            raise CheckpointError(
+                f"{path}: tensor {name!r}: expected a dtype safetensors has, got {record.dtype}"
+            )
+    order = sorted(tensors, key=lambda name: -dtypes.itemsize(tensors[name].dtype))
+    offsets, position = {}, 0
+    for name in order:
+        size = math.prod(tensors[name].shape) * dtypes.itemsize(tensors[name].dtype)
+        offsets[name] = [position, position + size]
+        position += size
+    header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
+    for name, record in tensors.items():
+        header[name] = {
+            "dtype": CODES[record.dtype],
+            "shape": list(record.shape),
+            "data_offsets": offsets[name],
+        }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise CheckpointError(f"{path}: expected a header of at most {MAX_HEADER} bytes, got {len(text)}")
+    with writing(path, force=force) as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            stream.write(np.ascontiguousarray(to_storage(tensors[name])).reshape(-1).view(np.uint8).data)
+
+
+def _map(path: Path) -> memoryview:
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        if size < 8:  # an empty file cannot be mapped
+            raise CheckpointError(
+                f"{path}: expected the 8-byte length of a safetensors header, got {size} bytes"
+            )
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _read_header(path: Path, data: memoryview) -> tuple[dict[str, Any], int]:
+    """The parsed header and where the tensors begin."""
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER:
+        raise CheckpointError(f"{path}: expected a header of at most {MAX_HEADER} bytes, got {length}")
+    if length > len(data) - 8:
+        raise CheckpointError(f"{path}: expected a header of {length} bytes, got a file of {len(data)}")
+    text = bytes(data[8 : 8 + length])
+    if text[:1] != b"{":
+        raise CheckpointError(
+            f"{path}: expected a safetensors header, which starts with '{{', got {text[:1]!r}"
+        )
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: expected a header that is JSON, got {error}") from error
+    return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {repeated!r} twice")
+    return entries
+
+
+def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path}: expected {METADATA} that maps text to text, got something else")
+    return metadata
+
+
+def _extent(path: Path, name: str, entry: Any) -> _Extent:
+    where = f"{path}: tensor {name!r}"
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, got something else")
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in _DTYPES:
+        raise CheckpointError(
+            f"{where}: expected a dtype out of {', '.join(_DTYPES)}, got {str(code)[:40]!r}"
+        )
+    if not _sizes(shape) or len(shape) > MAX_RANK:
+        raise CheckpointError(
+            f"{where}: expected a shape of at most {MAX_RANK} whole numbers, got something else"
+        )
+    if not _sizes(offsets) or len(offsets) != 2:
+        raise CheckpointError(f"{where}: expected two whole numbers as data_offsets, got something else")
+    dtype, (begin, end) = _DTYPES[code], offsets
+    expected = math.prod(shape) * dtypes.itemsize(dtype)
+    if end - begin != expected:
+        raise CheckpointError(f"{where}: expected {expected} bytes for {dtype}{shape}, got {end - begin}")
+    return _Extent(dtype, tuple(shape), begin, end)
+
+
+def _sizes(value: Any) -> bool:
+    """Whether `value` is a list of whole numbers of at most 63 bits (True and 1.0 are none)."""
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+
+
+def _check_layout(path: Path, extents: Mapping[str, _Extent], size: int) -> None:
+    """Check that the extents, laid end to end, fill the `size` bytes behind the header exactly."""
+    position = 0
+    for name, extent in sorted(extents.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if extent.begin != position:
+            what = "overlaps the tensor before it" if extent.begin < position else "leaves a hole before it"
+            raise CheckpointError(
+                f"{path}: tensor {name!r}: expected to begin at {position}, got {extent.begin}: {what}"
+            )
+        position = extent.end
+        if position > size:
+            raise CheckpointError(
+                f"{path}: tensor {name!r}: expected to end within {size} bytes of data, got {position}"
+            )
+    if position != size:
+        raise CheckpointError(f"{path}: expected {position} bytes of data, got {size}")
