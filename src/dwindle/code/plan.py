@@ -63,6 +63,11 @@ class Code:
     lengths: NDArray[np.uint8]
     shared: int | None = None
 
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the code lengths as they are stored."""
+        return len(lengths.write_lengths(self.lengths))
+
     @cached_property
     def table(self) -> huffman.Table:
         """The code ready for decoding, built when it is first needed."""
@@ -161,6 +166,11 @@ def symbol_counts(plan: Plan, counts: Counts) -> tuple[NDArray[np.int64], NDArra
     return survivors, None
 
 
+def coded_bytes(counts: NDArray[np.int64], width: int) -> int:
+    """Bytes of a stream with its code table: Huffman coded, or at a fixed width where that is shorter."""
+    return -(-_stream(counts, width, True)[1] // 8)
+
+
 def shared_code(counts: list[NDArray[np.int64]], number: int) -> Code | None:
     """One Huffman code for streams with these counts; None where there is none to build."""
     size = max((len(c) for c in counts), default=0)
@@ -183,13 +193,11 @@ def _stream(counts: NDArray[np.int64], width: int, coded: bool) -> tuple[Code | 
     used = np.count_nonzero(counts)
     if not coded or not 0 < used <= HUFFMAN_SYMBOLS:
         return None, fixed
-    code_lengths = _lengths(counts)
-    bits = 8 * len(lengths.write_lengths(code_lengths))
+    code = Code(_lengths(counts))
+    bits = 8 * code.table_bytes
     if used > 1:
-        bits += int(np.dot(counts, code_lengths.astype(np.int64)))
-    if bits >= fixed:
-        return None, fixed
-    return Code(code_lengths), bits
+        bits += int(np.dot(counts, code.lengths.astype(np.int64)))
+    return (None, fixed) if bits >= fixed else (code, bits)
 
 
 def _likely_widths(counts: Counts, distances: NDArray[np.int64], coded: bool) -> list[int]:

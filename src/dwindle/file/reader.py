@@ -110,6 +110,14 @@ class Archive(Mapping[str, NDArray[Any]]):
                 return Raw(entry.dtype, entry.shape, self._raw(name))
             return self.decode_shared(name, entry)[0]
 
+    def resolved(self, name: str) -> Raw | Shared:
+        """Decode the record of a tensor, a tie followed to its owner."""
+        record = self.record(name)
+        if isinstance(record, Tied):
+            record = self.record(record.to)
+        assert not isinstance(record, Tied)  # noqa: S101 (the header was refused if a tie led to a tie)
+        return record
+
     def decode_shared(self, name: str, entry: layout.SharedEntry) -> tuple[Shared, list[blocks.Part]]:
         """A shared record, and what the bytes of its blocks were."""
         n = math.prod(entry.shape)
@@ -136,10 +144,7 @@ class Archive(Mapping[str, NDArray[Any]]):
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """The tensor in storage of its dtype, with its shape."""
-        record = self.record(name)
-        if isinstance(record, Tied):
-            return self[record.to]
-        return records.to_storage(record)
+        return records.to_storage(self.resolved(name))
 
     def __iter__(self) -> Iterator[str]:
         """Names in the order they were written."""

@@ -1,0 +1,70 @@
+"""How commands speak: tables and progress for people, one JSON object with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on standard output."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[object]], *, left: int = 1
+) -> None:
+    """Print a table; the first `left` columns are text, the others numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number < left else "right", no_wrap=number >= left)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """Print a line of progress on standard error."""
+    if not quiet:
+        typer.echo(text, err=True)
+
+
+@contextmanager
+def progress(total: int, what: str, *, quiet: bool) -> Iterator[Callable[[str], Any]]:
+    """A function to call after each of `total` steps: a bar on a terminal, plain lines elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        done = 0
+
+        def line(name: str) -> None:
+            nonlocal done
+            done += 1
+            say(f"{what} {done}/{total}: {name}", quiet=quiet)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda name: bar.update(task, advance=1, description=name)
+
+
+def size(count: float) -> str:
+    """Bytes with thousands separated."""
+    return f"{count:,.0f}"
