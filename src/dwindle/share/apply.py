@@ -1,0 +1,212 @@
+"""Sharing a model's weights in place, and the report of what was shared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from dwindle import chains
+from dwindle.dtypes import SHAREABLE
+from dwindle.errors import TensorError
+from dwindle.share.allocate import allocate
+from dwindle.share.codebook import effective, set_codebook
+from dwindle.share.kmeans import Init
+from dwindle.share.layer import assign_layer, squared_error
+
+LAYER_TYPES: dict[str, tuple[type[nn.Module], ...]] = {
+    "conv": (
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose1d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+    ),
+    "linear": (nn.Linear, nn.Bilinear, nn.MultiheadAttention),
+    "other": (nn.Module,),
+}
+"""Words for types of layers; the first that fits counts."""
+
+PAPER_BITS: Mapping[str, int | None] = {"conv": 8, "linear": 5, "other": 8}
+"""Bits of Han et al. 2016, section 3: 8 for convolutions, 5 for fully connected layers; 8 for others."""
+
+Bits = int | Mapping[str, int | None]
+"""Bits for all tensors; or bits by layer type and by tensor name, where the name counts more. What is not
+named, or None, is left alone."""
+
+
+@dataclass(frozen=True)
+class SharedTensor:
+    """How one tensor was shared.
+
+    Attributes:
+        name: full name, "fc1.weight".
+        bits: width of an index that was asked for.
+        elements: number of weights.
+        survivors: weights that are not zero.
+        entries: codebook entries, zero's included.
+        mse: mean squared error over all weights that sharing caused.
+    """
+
+    name: str
+    bits: int
+    elements: int
+    survivors: int
+    entries: int
+    mse: float
+
+
+@dataclass(frozen=True)
+class ShareReport:
+    """What one call of `share` did, one row for each tensor shared, in the model's order."""
+
+    tensors: tuple[SharedTensor, ...]
+
+    @property
+    def elements(self) -> int:
+        """Number of weights shared."""
+        return sum(row.elements for row in self.tensors)
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error over all weights shared; 0 where there are none."""
+        return sum(row.mse * row.elements for row in self.tensors) / self.elements if self.elements else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain dicts, lists and numbers."""
+        return {
+            "elements": self.elements,
+            "mse": self.mse,
+            "tensors": [asdict(row) for row in self.tensors],
+        }
+
+
+def sharable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """The weights of a model that are shared unless something else is asked for.
+
+    All float parameters of two or more dimensions, except biases, the scales of norms and the weights of
+    `nn.RNN`, `nn.LSTM` and `nn.GRU`, which hold on to computed weights. A tied tensor appears once, under the
+    first of its names.
+
+    Returns:
+        (owner, attribute) by full tensor name, in the model's order.
+    """
+    found: dict[str, tuple[nn.Module, str]] = {}
+    seen: set[int] = set()
+    for full, module, name in chains.named_tensors(model):
+        tensor = chains.source(module, name)
+        held = isinstance(module, (nn.RNNBase, nn.LayerNorm, nn.RMSNorm)) or "bias" in name
+        if (
+            held
+            or is_lazy(tensor)
+            or tensor.ndim < 2
+            or _dtype(tensor) not in SHAREABLE
+            or id(tensor) in seen
+        ):
+            continue
+        seen.add(id(tensor))
+        found[full] = (module, name)
+    return found
+
+
+def share(
+    model: nn.Module,
+    *,
+    bits: Bits = PAPER_BITS,
+    budget: float | None = None,
+    init: Init = "linear",
+    seed: int = 0,
+    min_elements: int = 1,
+) -> ShareReport:
+    """Let the weights of each tensor share a few values, in place.
+
+    Zeros stay zeros, and the values can be trained on: the gradient of each is summed over its weights. A
+    tensor that is shared already gets a new codebook. An error leaves the model as it was.
+
+    Args:
+        model: any module; `sharable` says which of its tensors are considered, and one named in `bits` always
+            is.
+        bits: width of an index, 1 to 16: at most 2 ** bits values in a tensor, zero included where there are
+            zeros.
+        budget: bytes for all indices and codebooks, estimated by entropy; bits then only say which tensors,
+            and 1 to 8 bits are chosen for each so that the squared error is least.
+        init: "linear", "density", "forgy" or "optimal"; see `kmeans.kmeans`.
+        seed: of "forgy".
+        min_elements: leave smaller tensors alone unless they are named in `bits`.
+
+    Returns:
+        What was shared.
+
+    Raises:
+        TensorError: if a key of `bits` is neither a layer type nor a tensor that can be shared, or a tensor
+            to share holds NaN or infinite weights.
+        ValueError: if bits are out of range, or the budget too small.
+
+    Han et al. 2016, section 3.
+    """
+    chosen = _choose(model, bits, min_elements)
+    owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
+    if budget is not None:
+        weights = {name: _array(*owners[name]) for name in chosen}
+        chosen = allocate(weights, budget, init=init, seed=seed)
+    books, rows = [], []
+    for name, width in chosen.items():
+        array = _array(*owners[name])
+        dtype = _dtype(chains.source(*owners[name]))
+        try:
+            codebook, indices = assign_layer(array, width, init=init, seed=seed, dtype=dtype)
+        except TensorError as error:
+            raise TensorError(f"{name}: {error}") from error
+        books.append((name, torch.from_numpy(codebook), torch.from_numpy(indices)))
+        mse = squared_error(array, codebook, indices) / max(array.size, 1)
+        alive = int(np.count_nonzero(array))
+        rows.append(SharedTensor(name, width, array.size, alive, len(codebook), mse))
+    for name, values, places in books:
+        set_codebook(model, name, values, places)
+    return ShareReport(tuple(rows))
+
+
+def _choose(model: nn.Module, bits: Bits, min_elements: int) -> dict[str, int]:
+    """Bits by tensor name, in the model's order."""
+    tensors = sharable(model)
+    by_key = dict.fromkeys(LAYER_TYPES, bits) if isinstance(bits, int) else dict(bits)
+    named = {key: value for key, value in by_key.items() if key not in LAYER_TYPES}
+    owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
+    first = {id(chains.source(*owner)): full for full, owner in reversed(list(owners.items()))}
+    chosen: dict[str, int | None] = {}
+    for name, (module, attribute) in tensors.items():
+        if chains.source(module, attribute).numel() >= min_elements:
+            chosen[name] = by_key.get(_layer_type(module))
+    for name, value in named.items():
+        if name not in owners:
+            raise chains.unknown(name, [*LAYER_TYPES, *tensors], "layer type or tensor")
+        if _dtype(chains.source(*owners[name])) not in SHAREABLE:
+            got = _dtype(chains.source(*owners[name]))
+            raise TensorError(f"{name}: expected a tensor of {', '.join(SHAREABLE)}, got {got}")
+        chosen[first[id(chains.source(*owners[name]))]] = value
+    for name, width in chosen.items():
+        if width is not None and not 1 <= width <= 16:
+            raise ValueError(f"{name}: expected 1 to 16 bits, got {width}")
+    return {name: width for name in owners if (width := chosen.get(name)) is not None}
+
+
+def _layer_type(module: nn.Module) -> str:
+    return next(word for word, types in LAYER_TYPES.items() if isinstance(module, types))
+
+
+def _array(module: nn.Module, name: str) -> NDArray[Any]:
+    """The effective weight as float32, or float64 where it is that."""
+    weight = effective(module, name).cpu()
+    array: NDArray[Any] = (weight if weight.dtype == torch.float64 else weight.float()).numpy()
+    return array
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
