@@ -38,9 +38,14 @@ def test_an_error_in_the_block_keeps_the_old_file_and_leaves_no_temporary(tmp_pa
     if old is not None:
         path.write_bytes(old)
     expected = OutputError if isinstance(error, OSError) else type(error)
-    with pytest.raises(expected), writing(path) as stream:
-        stream.write(b"new" * 100_000)
-        raise error
+
+    def write():
+        with writing(path) as stream:
+            stream.write(b"new" * 100_000)
+            raise error
+
+    with pytest.raises(expected):
+        write()
     assert list(tmp_path.iterdir()) == ([] if old is None else [path])
     if old is not None:
         assert path.read_bytes() == old
@@ -127,9 +132,14 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path):
 def test_a_file_that_appears_during_the_block_is_kept_without_force(tmp_path):
     path = tmp_path / "out.bin"
     check_output(path)
-    with pytest.raises(OutputError, match="--force"), writing(path, force=False) as stream:
-        stream.write(b"mine")
-        path.write_bytes(b"theirs")
+
+    def write():
+        with writing(path, force=False) as stream:
+            stream.write(b"mine")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(OutputError, match="--force"):
+        write()
     assert path.read_bytes() == b"theirs"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -63,6 +63,11 @@ def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
         _sync_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
+    except RuntimeError as error:
+        # torch.save closes its archive after a failed write, fails again and hides the first failure.
+        if isinstance(error.__context__, OSError):
+            raise _unwritable(path, error.__context__) from error
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -70,7 +70,7 @@ def write(path: Path, records: Mapping[str, Record], *, force: bool) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    tensors = {name: _tensor(r) for name, r in records.items() if not isinstance(r, Tied)}
+    tensors = {name: to_tensor(r) for name, r in records.items() if not isinstance(r, Tied)}
     state = {name: tensors[r.to if isinstance(r, Tied) else name] for name, r in records.items()}
     with writing(path, force=force) as stream:
         torch.save(state, stream)
@@ -160,23 +160,30 @@ def _records(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Raw |
         if owner != name:
             records[name] = Tied(owner)
             continue
-        plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
-        if plain.data_ptr() % plain.element_size():  # an archive need not be laid out as torch does it
-            plain = plain.clone()
-        records[name] = Raw(
-            _dtype(tensor), tuple(tensor.shape), plain.reshape(-1).view(torch.uint8).numpy().data
-        )
+        records[name] = to_raw(tensor)
     return records
+
+
+def to_raw(tensor: torch.Tensor) -> Raw:
+    """The record of a tensor of a dtype of `dtypes.STORAGE`; a view of its memory where that is contiguous."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    if plain.data_ptr() % plain.element_size():  # an archive need not be laid out as torch does it
+        plain = plain.clone()
+    return Raw(_dtype(tensor), tuple(tensor.shape), plain.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _tensor(record: Raw | Shared) -> torch.Tensor:
-    bits = np.ascontiguousarray(to_storage(record)).reshape(-1).view(np.uint8)
-    # The copy is writable memory that torch may own; a record's bytes may be a read-only mapping.
-    return torch.from_numpy(bits.copy()).view(getattr(torch, record.dtype)).reshape(record.shape)
+def to_tensor(record: Raw | Shared) -> torch.Tensor:
+    """The tensor of a record."""
+    # Memory of its own, which torch may write to: a record's bytes may be a read-only mapping.
+    tensor = torch.empty(record.shape, dtype=getattr(torch, record.dtype))
+    if tensor.numel():
+        bits = np.ascontiguousarray(to_storage(record)).reshape(-1).view(np.uint8)
+        tensor.reshape(-1).view(torch.uint8).numpy()[:] = bits
+    return tensor
 
 
 def _choose(path: Path, content: Mapping[Any, Any], key: str) -> tuple[Mapping[Any, Any], list[str]]:
