@@ -70,10 +70,22 @@ def chain(module: nn.Module, name: str) -> list[nn.Module]:
 
 
 def append(module: nn.Module, name: str, part: nn.Module) -> None:
-    """Put a parametrization at the end of the chain of `module.name`."""
-    _own_class(module)
+    """Put a parametrization at the end of the chain of `module.name`.
+
+    The parameter stays the same object, with its gradient hooks: a model already wrapped in
+    DistributedDataParallel goes on.
+    """
+    parameter = module._parameters.get(name)
+    if parameter is not None:
+        _own_class(module)
+        # torch calls `set_` on the tensor it registers, which cuts off the hooks; so it gets a stand-in.
+        module._parameters[name] = nn.Parameter(parameter.detach(), parameter.requires_grad)
     # unsafe: shapes and dtypes are the caller's to check; torch's check computes the whole tensor.
     parametrize.register_parametrization(module, name, part, unsafe=True)
+    links = _links(module, name)
+    if parameter is not None and links.is_tensor:
+        parameter.data = links.original.data
+        links.original = parameter
 
 
 def detach(module: nn.Module, name: str, part: nn.Module) -> None:
@@ -87,6 +99,12 @@ def detach(module: nn.Module, name: str, part: nn.Module) -> None:
         return
     _own_class(module)
     parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+
+
+def flatten(module: nn.Module, name: str) -> None:
+    """Replace a parametrized tensor by an ordinary parameter of the value it has."""
+    _own_class(module)
+    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
 def _links(module: nn.Module, name: str) -> parametrize.ParametrizationList:

@@ -13,7 +13,7 @@ from dwindle.prune.mask import get_mask, prunable, set_mask, weight_of
 from dwindle.prune.threshold import by_quality, by_sparsity, global_threshold
 
 Target = float | Mapping[str, float | None]
-"""One number for all prunable tensors, or numbers by tensor name: those not named, or None, are left alone."""
+"""One number for all prunable tensors, or numbers by name: tensors not named, or None, are left alone."""
 
 
 @dataclass(frozen=True)
