@@ -11,6 +11,7 @@ from dwindle import chains
 from dwindle.errors import TensorError
 from dwindle.prune import Mask, get_mask, prunable, set_mask
 from dwindle.prune.mask import masked
+from dwindle.share import set_codebook
 
 
 class Entries(nn.Module):
@@ -299,3 +300,19 @@ def test_masked_lasts_as_long_as_its_block(before):
         assert id(value) == state[name][0]
         assert torch.equal(value, state[name][1])
     assert torch.equal(model[2].weight, values)
+
+
+def test_prune_share_prune_share_keeps_what_is_gone_at_zero():
+    model = network()
+    for round_ in (1, 2):
+        gone = torch.arange(30).view(5, 6) < 10 * round_
+        set_mask(model, "0.weight", ~gone)
+        indices = torch.where(gone, 0, torch.arange(30).view(5, 6) % 3 + 1)
+        set_codebook(model, "0.weight", torch.tensor([0.0, -1.0, 0.5, 2.0]), indices)
+        twin = copy.deepcopy(model)
+        set_mask(twin, "0.weight", torch.arange(30).view(5, 6) % 2 == 0)
+        for each in (model, twin):
+            train(each, torch.optim.Adam(each.parameters(), 0.1))
+            assert is_plus_zero(each[0].weight[gone])
+            assert (each[0].weight[~gone & get_mask(each, "0.weight")] != 0).all()
+        assert is_plus_zero(twin[0].weight.view(-1)[1::2])
