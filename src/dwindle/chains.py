@@ -101,6 +101,16 @@ def detach(module: nn.Module, name: str, part: nn.Module) -> None:
     parametrize.remove_parametrizations(module, name, leave_parametrized=False)
 
 
+def parametrized_names(module: nn.Module) -> list[str]:
+    """The attributes of a module that are parametrized."""
+    return list(module.parametrizations) if parametrize.is_parametrized(module) else []  # type: ignore[arg-type]
+
+
+def inner_state(module: nn.Module, name: str) -> dict[str, Tensor]:
+    """What a parametrized tensor is made of, by the names `state_dict` gives it; the tensors themselves."""
+    return dict(_links(module, name).state_dict(keep_vars=True))
+
+
 def flatten(module: nn.Module, name: str) -> None:
     """Replace a parametrized tensor by an ordinary parameter of the value it has."""
     _own_class(module)

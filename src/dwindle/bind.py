@@ -1,0 +1,178 @@
+"""The bridge between a model, parametrized or not, and records, both ways."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dwindle import chains, dtypes
+from dwindle.errors import CheckpointError, TensorError
+from dwindle.io.torch_file import to_raw, to_tensor
+from dwindle.prune import Mask, set_mask
+from dwindle.records import MAX_ENTRIES, Raw, Record, Shared, Tied, index_dtype, resolve
+from dwindle.share import Codebook, set_codebook
+
+
+def to_records(model: nn.Module) -> dict[str, Record]:
+    """What a model computes with, by the names its tensors would have without parametrizations.
+
+    A tensor with a codebook becomes `Shared`, its mask applied; all others become `Raw`, masks applied; a
+    second name of the same tensor becomes `Tied`. Parametrizations of somebody else's are kept as the tensors
+    they are made of. Tensors that `state_dict` would leave out (non-persistent buffers) are left out.
+
+    Raises:
+        TensorError: if the model keeps something in its state that is not a tensor, or is a tensor of a dtype
+            that has no record.
+    """
+    records: dict[str, Record] = {}
+    owner: dict[int, str] = {}
+    for name, key, make in _tensors(model):
+        first = owner.setdefault(key, name)
+        records[name] = Tied(first) if first != name else make()
+    return records
+
+
+def from_records(records: Mapping[str, Record]) -> dict[str, Tensor]:
+    """A state dict; tied names share one tensor."""
+    made = {name: to_tensor(record) for name, record in records.items() if not isinstance(record, Tied)}
+    return {name: made[record.to if isinstance(record, Tied) else name] for name, record in records.items()}
+
+
+def load_records(model: nn.Module, records: Mapping[str, Record], source: str) -> None:
+    """Put the values of records into a model without parametrizations, in place.
+
+    Args:
+        model: its parameters keep their dtype and device.
+        records: one for every tensor of the model's state dict, no more.
+        source: where the records are from, for errors.
+
+    Raises:
+        CheckpointError: if names or shapes do not match, or the model is parametrized.
+    """
+    expected = model.state_dict()
+    parametrized = [name for name in expected if ".parametrizations." in f".{name}"]
+    if parametrized:
+        raise CheckpointError(f"{source}: expected a model without parametrizations, got {parametrized[0]}")
+    for names, what in ((set(expected) - set(records), "lacks"), (set(records) - set(expected), "has also")):
+        if names:
+            raise CheckpointError(f"{source}: expected the model's tensors, but it {what} {sorted(names)[0]}")
+    for name, tensor in expected.items():
+        shape = resolve(records, name).shape
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(f"{source}: {name}: expected {list(tensor.shape)}, got {list(shape)}")
+    model.load_state_dict(from_records(records))
+
+
+def unparametrized(model: nn.Module) -> nn.Module:
+    """A copy of a model in which every parametrized tensor is an ordinary parameter of the same value.
+
+    What was tied before is tied no more: two parameters of the same value.
+    """
+    plain = copy.deepcopy(model)
+    for module in list(plain.modules()):
+        for name in chains.parametrized_names(module):
+            chains.flatten(module, name)
+    return plain
+
+
+def attach(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a fresh model the masks and codebooks a saved state has, so that `load_state_dict` takes it.
+
+    Args:
+        model: of the class the state was saved from, without parametrizations; changed in place.
+        state: what `state_dict` returned for a pruned or shared model; its values are not loaded here.
+
+    Raises:
+        CheckpointError: if the state has parametrizations that are not dwindle's.
+    """
+    for name in sorted({_plain(key) for key in state if _plain(key) != key}):
+        path, _, attribute = name.rpartition(".")
+        prefix = f"{path}.parametrizations.{attribute}." if path else f"parametrizations.{attribute}."
+        for link in range(len(state)):
+            if f"{prefix}{link}.mask" in state:
+                set_mask(model, name, torch.ones_like(state[f"{prefix}{link}.mask"]))
+            elif f"{prefix}{link}.centroids" in state:
+                set_codebook(
+                    model, name, state[f"{prefix}{link}.centroids"], state[f"{prefix}{link}.indices"]
+                )
+            elif any(key.startswith(f"{prefix}{link}.") for key in state):
+                raise CheckpointError(f"{name}: expected masks and codebooks, got another parametrization")
+            else:
+                break
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, int, Callable[[], Raw | Shared]]]:
+    """Name, identity and a function that makes the record, of every tensor to store."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        if "parametrizations" in path.split("."):
+            continue
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            raise TensorError(f"{path}: expected a module that keeps tensors only, got extra state")
+        for name, tensor in sorted([*module._parameters.items(), *module._buffers.items()]):
+            if tensor is not None and name not in module._non_persistent_buffers_set:
+                yield prefix + name, id(tensor), partial(_raw, prefix + name, tensor)
+        for name in sorted(chains.parametrized_names(module)):
+            links = chains.chain(module, name)
+            if all(isinstance(link, Mask | Codebook) for link in links):
+                yield prefix + name, id(chains.source(module, name)), partial(_parametrized, module, name)
+                continue
+            for key, tensor in chains.inner_state(module, name).items():
+                full = f"{prefix}parametrizations.{name}.{key}"
+                yield full, id(tensor), partial(_raw, full, tensor)
+
+
+def _raw(name: str, tensor: Tensor) -> Raw:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in dtypes.STORAGE:
+        raise TensorError(f"{name}: expected a dtype out of {', '.join(dtypes.STORAGE)}, got {dtype}")
+    return to_raw(tensor)
+
+
+def _parametrized(module: nn.Module, name: str) -> Raw | Shared:
+    """The record of a tensor whose chain is dwindle's own."""
+    links = chains.chain(module, name)
+    last = max((at for at, link in enumerate(links) if isinstance(link, Codebook)), default=None)
+    with torch.no_grad():
+        weight = getattr(module, name).detach()
+    if last is None:
+        return to_raw(weight)
+    codebook = links[last]
+    assert isinstance(codebook, Codebook)  # noqa: S101 (chosen for it)
+    entries = torch.where(codebook.centroids == 0, 0.0, codebook.centroids).detach()
+    record = to_raw(entries)
+    values = np.frombuffer(record.data, dtypes.STORAGE[record.dtype])
+    indices = codebook.indices.cpu().numpy().astype(index_dtype(len(values)))
+    for link in links[last + 1 :]:
+        if isinstance(link, Mask):
+            values, indices = _masked(values, indices, link.mask.cpu().numpy().reshape(-1))
+    return Shared(record.dtype, tuple(weight.shape), values, indices)
+
+
+def _masked(
+    values: NDArray[Any], indices: NDArray[Any], mask: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Send what a mask removes to an entry of zero, made if there is none."""
+    if mask.all():
+        return values, indices
+    zeros = np.flatnonzero(values.view(f"u{values.itemsize}") == 0)
+    if not len(zeros):
+        if len(values) == MAX_ENTRIES:
+            raise TensorError(f"expected at most {MAX_ENTRIES} values with zero among them, got one more")
+        values = np.concatenate([np.zeros(1, values.dtype), values])
+        indices = indices.astype(index_dtype(len(values))) + indices.dtype.type(1)
+        zeros = np.zeros(1, np.int64)
+    return values, np.where(mask, indices, index_dtype(len(values)).type(zeros[0]))
+
+
+def _plain(key: str) -> str:
+    """The name of a tensor without its parametrizations: the key itself where it has none."""
+    before, found, after = key.partition("parametrizations.")
+    return before + after.split(".")[0] if found else key
