@@ -1,6 +1,6 @@
 """Weight sharing: k-means, codebooks, bits per layer.
 
-What works on arrays (`assign`, `kmeans`, `layer`, `allocate`, `rate`) does so without torch, which is why names
+What works on arrays (`assign`, `kmeans`, `layer`, `allocate`, `rate`) does so without torch: hence names
 are imported from their modules on first use.
 """
 
