@@ -30,7 +30,7 @@ def test_writes_the_whole_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("x"), KeyboardInterrupt(), OSError(28, "No space left on device")]
+    "error", [ValueError("x"), RuntimeError("x"), KeyboardInterrupt(), OSError(28, "No space left on device")]
 )
 @pytest.mark.parametrize("old", [None, b"old"])
 def test_an_error_in_the_block_keeps_the_old_file_and_leaves_no_temporary(tmp_path, error, old):
