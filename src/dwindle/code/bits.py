@@ -44,7 +44,7 @@ def pack(values: NDArray[np.unsignedinteger[Any]], width: int) -> bytes:
     size = packed_size(len(values), width)
     if size == 0:
         return b""
-    out = np.zeros(size + kernels.SLACK, np.uint8)
+    out = np.empty(size + kernels.SLACK, np.uint8)
     kernels.pack(np.ascontiguousarray(values), np.uint64(width), out)
     return out[:size].tobytes()
 
@@ -77,10 +77,8 @@ def unpack(data: bytes | memoryview, count: int, width: int, dtype: DTypeLike) -
     padding = size * 8 - count * width
     if data[-1] >> (8 - padding):
         raise CorruptError(f"expected {padding} zero bits after the last value, got {data[-1]:#010b}")
-    padded = np.zeros(size + kernels.SLACK, np.uint8)
-    padded[:size] = np.frombuffer(data, np.uint8)
     out = np.empty(count, target)
-    kernels.unpack(padded, np.uint64(width), out)
+    kernels.unpack(np.frombuffer(data, np.uint8), np.uint64(width), out)
     return out
 
 

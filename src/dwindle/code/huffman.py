@@ -1,8 +1,9 @@
 """Canonical Huffman coding of symbols, in streams that decode side by side.
 
 Codes. Canonical (RFC 1951, section 3.2.2): shorter codes come first, of equal length those of smaller
-symbols, counted upwards. A code is stored with its most significant bit first, into bytes that are filled from their
-lowest bit; so a decoder can look up the next bits of the stream, taken as a number, in one table.
+symbols, counted upwards. A code is stored with its most significant bit first, into
+bytes that are filled from their lowest bit; so a decoder can look up the next bits of the stream, taken as a
+number, in one table.
 
 Layout. Where one symbol is the whole alphabet, or there is no symbol at all, nothing is stored. Under
 `SPLIT` (16,384) symbols: one stream. From `SPLIT` on: the byte lengths of the first three streams as varints,
@@ -14,11 +15,14 @@ bytes that hold it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dwindle.code.bits import packed_size
 from dwindle.code.cursor import Cursor, varint
 from dwindle.code.lengths import check_lengths
 from dwindle.errors import CorruptError
@@ -26,6 +30,9 @@ from dwindle.kernels import huffman as kernels
 
 SPLIT = 1 << 14
 """From this many symbols on there are four streams."""
+
+SHORT_RUN = 1.25
+"""Mean symbols of a run under which looking up one symbol at a time is faster (measured)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +49,39 @@ class Table:
     lookup: NDArray[np.uint32]
     only: int | None
     highest: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The narrower dtype that holds every symbol."""
+        return np.dtype(np.uint8 if self.highest <= 0xFF else np.uint16)
+
+    @cached_property
+    def runs(self) -> NDArray[np.uint32] | NDArray[np.uint64]:
+        """The table `kernels.decode_runs` takes."""
+        wide = np.uint64(8 * self.dtype.itemsize)
+        ahead = np.arange(1 << kernels.RUN_BITS)
+        used, length, runs = np.zeros_like(ahead), np.zeros_like(ahead), np.zeros(len(ahead), np.uint64)
+        whole = np.ones(len(ahead), np.bool_)
+        for i in range(kernels.RUN_SYMBOLS):
+            entry = self.lookup[(ahead >> used) & (len(self.lookup) - 1)]
+            bits = (entry & 0xFF).astype(np.int64)
+            whole &= used + bits <= kernels.RUN_BITS
+            symbol = (entry >> 8).astype(np.uint64) << (np.uint64(6) + np.uint64(i) * wide)
+            runs |= np.where(whole, symbol, np.uint64(0))
+            used += np.where(whole, bits, 0)
+            length += whole
+        runs |= used.astype(np.uint64)
+        if self.dtype == np.uint16:
+            return runs | length.astype(np.uint64) << np.uint64(62)
+        return (runs | length.astype(np.uint64) << np.uint64(30)).astype(np.uint32)
+
+    @cached_property
+    def singles(self) -> NDArray[np.uint16] | None:
+        """The table `kernels.decode_singles` takes, where that is the faster kernel; else None."""
+        fits = len(self.lookup) <= 1 << kernels.SINGLE_BITS and self.dtype == np.uint8
+        if fits and (self.runs >> 30).mean() < SHORT_RUN:
+            return self.lookup.astype(np.uint16)
+        return None
 
 
 def decode_table(lengths: NDArray[np.uint8]) -> Table:
@@ -62,7 +102,7 @@ def decode_table(lengths: NDArray[np.uint8]) -> Table:
     longest = int(lengths.max())
     order = present[np.argsort(lengths[present], kind="stable")]
     # Canonical codes padded to the longest one count upwards without a gap: the table in code order.
-    entries = order.astype(np.uint32) << np.uint32(kernels.SYMBOL_SHIFT) | lengths[order]
+    entries = order.astype(np.uint32) << np.uint32(8) | lengths[order]
     by_code = np.repeat(entries, 1 << (longest - lengths[order].astype(np.int64)))
     return Table(by_code[_reversed_bits(np.arange(1 << longest), longest)], None, highest)
 
@@ -83,19 +123,18 @@ def encode(symbols: NDArray[np.uint8] | NDArray[np.uint16], lengths: NDArray[np.
     if symbols.ndim != 1 or symbols.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"expected 1-D uint8 or uint16 symbols, got {symbols.ndim}-D {symbols.dtype}")
     check_lengths(lengths)
-    symbols = np.ascontiguousarray(symbols)
+    flat = np.ascontiguousarray(symbols)
+    codes = _codes(lengths, 1 << 8 * flat.itemsize)
     if np.count_nonzero(lengths) < 2:
-        if len(symbols) and not (lengths[symbols.min() : int(symbols.max()) + 1].all()):
+        if not codes[flat].all():
             raise ValueError("expected symbols that have a code, got others")
-        if len(symbols) and int(symbols.max()) >= len(lengths):
-            raise ValueError(f"expected symbols under {len(lengths)}, got {int(symbols.max())}")
         return b""
-    codes = _codes(lengths, 1 << 8 * symbols.itemsize)
+    longest = int(lengths.max())
     streams = []
-    for first, last in _parts(len(symbols)):
-        out = np.empty(((last - first) * int(lengths.max()) + 7) // 8 + 8, np.uint8)
-        bits = int(kernels.encode(symbols[first:last], codes, out))
-        if bits == (1 << 64) - 1:
+    for first, last in _parts(len(flat)):
+        out = np.empty(packed_size(last - first, longest) + kernels.SLACK, np.uint8)
+        bits = int(kernels.encode(flat[first:last], codes, np.uint64(57 // longest), out))
+        if bits == int(kernels.NO_CODE):
             raise ValueError("expected symbols that have a code, got others")
         streams.append(out[: (bits + 7) // 8].tobytes())
     return b"".join([varint(len(stream)) for stream in streams[:-1]] + streams)
@@ -129,24 +168,44 @@ def decode(
                 f"expected no bytes and no choice of symbol, got {len(data)} for {count} symbols"
             )
         return np.full(count, table.only or 0, target)
-    cursor = Cursor(memoryview(data))
-    parts = _parts(count)
-    sizes = [cursor.varint(len(data), "the length of a stream") for _ in parts[1:]]
-    starts = np.cumsum([cursor.offset, *sizes, 0])
-    starts[-1] = len(data)
-    if (np.diff(starts) < 0).any():
-        raise CorruptError(f"expected streams of {len(data)} bytes together, got more")
+    parts, bounds = _streams(data, count)
     if count > 8 * len(data):
         raise CorruptError(f"expected at most {8 * len(data)} symbols in {len(data)} bytes, got {count}")
     buffer = np.frombuffer(data, np.uint8)
-    out = np.empty(count, target)
-    for (first, last), start, end in zip(parts, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        position = int(kernels.decode(buffer, np.uint64(8 * start), table.lookup, out[first:last]))
-        if (position + 7) // 8 != end:
-            raise CorruptError(f"expected a stream of {end - start} bytes, got another length")
-        if position % 8 and data[end - 1] >> position % 8:
-            raise CorruptError("expected zero bits after the last code, got others")
-    return out
+    out = np.empty(count, table.dtype)
+    positions = np.array([8 * first for first, _ in bounds], np.uint64)
+    places = np.array([first for first, _ in parts], np.uint64)
+    ends = [last for _, last in parts]
+    if len(parts) == 4:
+        if table.singles is not None:
+            shortest = np.uint64(ends[3] - int(places[3]))
+            kernels.decode_singles(buffer, positions, table.singles, out, places, shortest)
+        else:
+            last = np.array(ends, np.uint64)
+            kernels.decode_runs(buffer, positions, table.runs, table.lookup, out, places, last)
+    for position, place, end, (_, last_byte) in zip(positions, places, ends, bounds, strict=True):
+        stop = int(kernels.decode(buffer, position, table.lookup, out[int(place) : end]))
+        _check_end(data, stop, last_byte)
+    return out.astype(target, copy=False)
+
+
+def _streams(data: bytes | memoryview, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Which symbols each stream holds, and which bytes hold it."""
+    parts = _parts(count)
+    cursor = Cursor(memoryview(data))
+    sizes = [cursor.varint(len(data), "the length of a stream") for _ in parts[1:]]
+    starts = list(accumulate(sizes, initial=cursor.offset))
+    if starts[-1] > len(data):
+        raise CorruptError(f"expected streams of at most {len(data)} bytes together, got {starts[-1]}")
+    return parts, list(zip(starts, [*starts[1:], len(data)], strict=True))
+
+
+def _check_end(data: bytes | memoryview, position: int, end: int) -> None:
+    """Refuse a stream whose last code does not end in its last byte, or that sets a bit after it."""
+    if (position + 7) // 8 != end:
+        raise CorruptError(f"expected the last code in byte {end}, got it in byte {(position + 7) // 8}")
+    if position % 8 and data[end - 1] >> position % 8:
+        raise CorruptError("expected zero bits after the last code, got others")
 
 
 def _parts(count: int) -> list[tuple[int, int]]:
@@ -161,7 +220,7 @@ def _codes(lengths: NDArray[np.uint8], size: int) -> NDArray[np.uint32]:
     """Bit-reversed code << 8 | length of every symbol, 0 for none, shape (size,)."""
     present = np.flatnonzero(lengths)
     order = present[np.argsort(lengths[present], kind="stable")]
-    longest = int(lengths.max())
+    longest = int(lengths.max(initial=0))
     spans = 1 << (longest - lengths[order].astype(np.int64))
     # Codes padded to the longest one begin where the spans of those before end; their low bits are zero,
     # so that reversing all bits leaves the code itself reversed.

@@ -8,8 +8,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dwindle.kernels.words import load64, store, word_at
+
 SLACK = 8
-"""Bytes a packed buffer must have after its last used one, so that whole words can be moved."""
+"""Bytes `pack` needs after the last one that holds a value, since it writes whole words."""
 
 
 @njit(cache=True, nogil=True)
@@ -19,21 +21,23 @@ def pack(values: NDArray[Any], width: np.uint64, out: NDArray[np.uint8]) -> None
     Args:
         values: unsigned, shape (n,), all under 2**width.
         width: 1 to 32.
-        out: zeros, at least ceil(n * width / 8) + SLACK bytes.
+        out: ceil(n * width / 8) + SLACK bytes.
     """
+    n = np.uint64(len(values))
+    group = np.uint64(57) // width  # 7 bits may wait from the group before
     word = np.uint64(0)
     filled = np.uint64(0)
     at = np.uint64(0)
-    for value in values:
-        word |= np.uint64(value) << filled
-        filled += width
-        while filled >= np.uint64(8):
-            out[at] = np.uint8(word & np.uint64(0xFF))
-            word >>= np.uint64(8)
-            filled -= np.uint64(8)
-            at += np.uint64(1)
-    if filled:
-        out[at] = np.uint8(word)
+    for first in range(np.uint64(0), n, group):
+        for i in range(first, min(first + group, n)):
+            word |= np.uint64(values[i]) << filled
+            filled += width
+        store(out, at, word, word)
+        at += filled >> np.uint64(3)
+        # Two steps, for a shift by 64 is undefined.
+        half = filled >> np.uint64(1) & np.uint64(0x3C)
+        word = word >> half >> half
+        filled &= np.uint64(7)
 
 
 @njit(cache=True, nogil=True)
@@ -41,19 +45,18 @@ def unpack(data: NDArray[np.uint8], width: np.uint64, out: NDArray[Any]) -> None
     """Read values of `width` bits.
 
     Args:
-        data: at least ceil(n * width / 8) + SLACK bytes.
+        data: at least ceil(n * width / 8) bytes.
         width: 1 to 32.
         out: unsigned, shape (n,), filled.
     """
     mask = (np.uint64(1) << width) - np.uint64(1)
-    word = np.uint64(0)
-    filled = np.uint64(0)
-    at = np.uint64(0)
-    for i in range(np.uint64(len(out))):
-        while filled < width:
-            word |= np.uint64(data[at]) << filled
-            filled += np.uint64(8)
-            at += np.uint64(1)
-        out[i] = word & mask
-        word >>= width
-        filled -= width
+    n, size = np.uint64(len(out)), np.uint64(len(data))
+    # So many values begin at least a word before the end.
+    whole = min(n, (max(size, np.uint64(8)) - np.uint64(8)) * np.uint64(8) // width)
+    position = np.uint64(0)
+    for i in range(whole):
+        out[i] = load64(data, position >> np.uint64(3)) >> (position & np.uint64(7)) & mask
+        position += width
+    for i in range(whole, n):
+        out[i] = word_at(data, position >> np.uint64(3)) >> (position & np.uint64(7)) & mask
+        position += width
