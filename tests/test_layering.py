@@ -24,7 +24,7 @@ ROWS = [
     {"report"},
     {"recipe", "pipeline"},
     {"search"},
-    {"compress", "load"},
+    {"compression", "loading"},
     {"train"},
     {"calibrate"},
     {"run"},

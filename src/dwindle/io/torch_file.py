@@ -165,7 +165,7 @@ def _records(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Raw |
 
 
 def to_raw(tensor: torch.Tensor) -> Raw:
-    """The record of a tensor of a dtype of `dtypes.STORAGE`; a view of its memory where that is contiguous."""
+    """The record of a tensor of a dtype of `dtypes.STORAGE`: a view of its memory where it is contiguous."""
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     if plain.data_ptr() % plain.element_size():  # an archive need not be laid out as torch does it
         plain = plain.clone()
