@@ -1,4 +1,7 @@
 import errno
+import io
+import os
+import zlib
 
 import pytest
 import torch
@@ -116,27 +119,62 @@ def test_missing(tmp_path):
         read_progress(tmp_path / "none.pt")
 
 
-@pytest.mark.parametrize("keep", [0, 10, 1000, -1])
+def sealed(content):
+    """A file with the right magic and checksum around any content."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    return b"dwindle snapshot 1\n" + zlib.crc32(data).to_bytes(4, "little") + data
+
+
+def test_layout_of_the_file(tmp_path):
+    path = tmp_path / "snapshot.pt"
+    save(path, start())
+    state = torch.load(io.BytesIO(path.read_bytes()[23:]), weights_only=True)
+    path.write_bytes(sealed(state))
+    assert read_progress(path) == {}
+
+
+@pytest.mark.parametrize("keep", [0, 10, 19, 22, 23, 1000, -1])
 def test_cut_short(tmp_path, keep):
     path = tmp_path / "snapshot.pt"
     save(path, start())
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RunError, match=r"snapshot\.pt: expected a whole snapshot") as caught:
+    with pytest.raises(RunError, match=r"snapshot\.pt: expected a (whole )?snapshot") as caught:
         load(path, start())
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", [0, 18, 19, 22, 23, 500, -1])
+def test_a_flipped_bit(tmp_path, place):
+    path = tmp_path / "snapshot.pt"
+    save(path, start())
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"snapshot\.pt: expected a (whole )?snapshot"):
+        load(path, start())
+
+
+def test_a_folder_in_its_place(tmp_path):
+    with pytest.raises(RunError, match="cannot be read"):
+        read_progress(tmp_path)
+
+
 def test_another_kind_of_file(tmp_path):
     path = tmp_path / "snapshot.pt"
-    torch.save({"weight": torch.zeros(1)}, path)
+    path.write_bytes(b"not a snapshot at all")
     with pytest.raises(RunError, match="got another kind of file"):
+        load(path, start())
+    path.write_bytes(sealed({"weight": torch.zeros(1)}))
+    with pytest.raises(RunError, match="got other content"):
         load(path, start())
 
 
 def test_code_in_a_snapshot_is_not_run(tmp_path):
     path = tmp_path / "snapshot.pt"
-    torch.save(nn.Linear(1, 1), path)
-    with pytest.raises(RunError, match="expected a whole snapshot"):
+    path.write_bytes(sealed(nn.Linear(1, 1)))
+    with pytest.raises(RunError, match="holds tensors only"):
         load(path, start())
 
 
@@ -167,11 +205,10 @@ def test_a_full_disk_keeps_the_old_snapshot(tmp_path, monkeypatch):
     path = tmp_path / "snapshot.pt"
     save(path, start(), epoch=1)
 
-    def full(state, stream):
-        stream.write(b"half")
+    def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         save(path, start(), epoch=2)
     monkeypatch.undo()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch.optim import Optimizer
 from dwindle import atomic
 from dwindle.errors import RunError
 
+_MAGIC = b"dwindle snapshot 1\n"
 _KEYS = {"model", "optimizer", "generator", "torch", "progress"}
 
 
@@ -43,8 +46,11 @@ def save_snapshot(
         "torch": torch.get_rng_state(),
         "progress": progress,
     }
-    with atomic.writing(path) as stream:
-        torch.save(state, stream)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    # torch.load takes flipped bits for weights, so the file carries a checksum of its own.
+    atomic.write_bytes(path, _MAGIC + zlib.crc32(content).to_bytes(4, "little") + content)
 
 
 def read_progress(path: Path) -> dict[str, Any]:
@@ -93,12 +99,22 @@ def load_snapshot(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise RunError(f"{path}: expected a snapshot, got no file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"{path}: expected a whole snapshot, got damage: {reason}") from error
-    if not isinstance(state, dict) or set(state) != _KEYS:
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    start = len(_MAGIC) + 4
+    if not data.startswith(_MAGIC):
         raise RunError(f"{path}: expected a snapshot, got another kind of file")
+    expected, found = int.from_bytes(data[len(_MAGIC) : start], "little"), zlib.crc32(data[start:])
+    if len(data) < start or found != expected:
+        raise RunError(f"{path}: expected a whole snapshot (CRC-32 {expected:08x}), got {found:08x}")
+    try:
+        state = torch.load(io.BytesIO(data[start:]), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{path}: expected a snapshot that holds tensors only: {reason}") from error
+    if not isinstance(state, dict) or set(state) != _KEYS:
+        raise RunError(f"{path}: expected a snapshot, got other content")
     return state
