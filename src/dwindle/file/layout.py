@@ -15,17 +15,20 @@ from dwindle.code import lengths
 from dwindle.code.blocks import block_count
 from dwindle.code.cursor import Cursor, prefixed, varint
 from dwindle.code.plan import ARRANGEMENTS, BLOCK, Code, Plan
-from dwindle.errors import CorruptError
+from dwindle.errors import CorruptError, shown
 from dwindle.records import MAX_ENTRIES
 
 MAGIC = b"\x89DWZ"
 VERSION = 0
 MAX_ELEMENTS = 1 << 48
 MAX_DIMENSIONS = 64
-MAX_ALPHABETS = 1 << 20
-ALPHABETS_PER_BYTE = 64
-"""All code tables together have at most 2**20 symbols plus 64 for every byte of the header: a few bytes can
-describe a large, empty alphabet, and a file full of those must not cost memory out of proportion."""
+MAX_ALPHABETS = 1 << 24
+MAX_NAMES = 1 << 20
+PER_HEADER_BYTE = 64
+"""All code tables together have at most `MAX_ALPHABETS` symbols, all names together `MAX_NAMES` bytes, and
+both 64 more for every byte of the header: a few bytes can describe a large, empty alphabet, or a long name
+like the one before, and a file full of those must not cost memory out of proportion."""
+MAX_SHARED_CODES = 255
 
 # The place of a dtype in this tuple is its number in a file: new ones go to the end.
 DTYPES = (
@@ -137,25 +140,34 @@ def read_header(data: memoryview) -> Header:
         if metadata and key <= next(reversed(metadata)):
             raise CorruptError("expected metadata keys in rising order")
         metadata[key] = _text(cursor.prefixed())
-    tables = _Tables([], MAX_ALPHABETS + ALPHABETS_PER_BYTE * len(data))
-    for number in range(cursor.varint(len(data), "a number of code tables")):
+    tables = _Tables([], MAX_ALPHABETS + PER_HEADER_BYTE * len(data))
+    for number in range(cursor.varint(MAX_SHARED_CODES, "a number of code tables")):
         tables.shared.append(tables.read(cursor, cursor.varint(MAX_ENTRIES, "an alphabet"), number))
     entries: dict[str, Entry] = {}
-    previous = b""
+    previous, budget = b"", MAX_NAMES + PER_HEADER_BYTE * len(data)
     for _ in range(cursor.varint(len(data), "a number of tensors")):
-        common = cursor.varint(len(previous), "a common prefix")
-        suffix = bytes(cursor.prefixed())
-        name_bytes = previous[:common] + suffix
-        if common < _common_prefix(previous, name_bytes):
-            raise CorruptError("expected the longest common prefix")
-        name = _text(memoryview(name_bytes))
+        previous = _read_name(cursor, previous)
+        budget -= len(previous)
+        if budget < 0:
+            raise CorruptError("expected names in proportion to the header, got longer ones")
+        name = _text(memoryview(previous))
         if name in entries:
-            raise CorruptError(f"expected each tensor once, got {name!r} twice")
-        entries[name] = _read_entry(cursor, tables)
-        previous = name_bytes
+            raise CorruptError(f"expected each tensor once, got {shown(name)} twice")
+        try:
+            entries[name] = _read_entry(cursor, tables)
+        except CorruptError as error:
+            raise CorruptError(f"{shown(name)}: {error}") from error
     cursor.end()
     _check_ties(entries)
     return Header(metadata, tuple(tables.shared), entries)
+
+
+def _read_name(cursor: Cursor, previous: bytes) -> bytes:
+    common = cursor.varint(len(previous), "a common prefix")
+    suffix = bytes(cursor.prefixed())
+    if suffix[:1] and suffix[:1] == previous[common : common + 1]:
+        raise CorruptError("expected the longest common prefix")
+    return previous[:common] + suffix
 
 
 def _shared_parts(entry: SharedEntry) -> list[tuple[str, bytes]]:
@@ -269,7 +281,7 @@ def _check_ties(entries: dict[str, Entry]) -> None:
             entry.owner >= len(numbered) or isinstance(numbered[entry.owner][1], TiedEntry)
         ):
             raise CorruptError(
-                f"expected {name!r} to be tied to a tensor of its own, got number {entry.owner}"
+                f"{shown(name)}: expected a tie to a tensor of its own, got number {entry.owner}"
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dwindle.code import entropy
 from dwindle.code.blocks import Part
@@ -113,12 +113,11 @@ def ledger(archive: Archive) -> Ledger:
     header, owners = layout.write_header(archive.header)
     front = archive.header_size - len(header) - CHECKSUM
     lines = [Line("", "header", front), *(Line(*owner) for owner in owners), Line("", "checksum", CHECKSUM)]
-    tensors = []
+    summaries: list[TensorSummary] = []
     names = list(archive)
     for name, entry in archive.header.entries.items():
         if isinstance(entry, layout.TiedEntry):
-            size = _size(lines, name)
-            tensors.append(TensorSummary(name, "", (), f"tied to {names[entry.owner]}", 0, size))
+            summaries.append(TensorSummary(name, "", (), f"tied to {names[entry.owner]}", 0, 0))
             continue
         survivors = entries = None
         bounds: dict[str, float] = {}
@@ -132,11 +131,15 @@ def ledger(archive: Archive) -> Ledger:
         lines += [Line(name, part.kind, part.size, bounds.get(part.kind)) for part in _merged(parts)]
         lines.append(Line(name, "checksum", CHECKSUM * len(entry.block_sizes)))
         original = layout.nbytes(entry)
-        size = _size(lines, name)
-        tensors.append(
-            TensorSummary(name, entry.dtype, entry.shape, coding, original, size, survivors, entries)
+        summaries.append(
+            TensorSummary(name, entry.dtype, entry.shape, coding, original, 0, survivors, entries)
         )
-    return Ledger(tuple(_merged_lines(lines)), tuple(tensors), archive.size, archive.decoded_size)
+    lines = _merged_lines(lines)
+    sizes: dict[str, int] = {}
+    for line in lines:
+        sizes[line.tensor] = sizes.get(line.tensor, 0) + line.size
+    tensors = tuple(replace(summary, size=sizes[summary.name]) for summary in summaries)
+    return Ledger(tuple(lines), tensors, archive.size, archive.decoded_size)
 
 
 def _bounds(record: Shared, plan: Plan) -> tuple[dict[str, float], int]:
@@ -173,7 +176,3 @@ def _merged_lines(lines: Iterable[Line]) -> list[Line]:
         size = line.size + (merged[key].size if key in merged else 0)
         merged[key] = Line(line.tensor, line.part, size, line.bound)
     return [line for line in merged.values() if line.size or line.bound is not None]
-
-
-def _size(lines: Iterable[Line], tensor: str) -> int:
-    return sum(line.size for line in lines if line.tensor == tensor)

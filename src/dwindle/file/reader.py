@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from dwindle import records
 from dwindle.code import blocks, sparse
 from dwindle.code.cursor import Cursor
-from dwindle.errors import ChecksumError, CorruptError, FileError, NotDwzError, TruncatedError, VersionError
+from dwindle.errors import (
+    ChecksumError,
+    CorruptError,
+    FileError,
+    NotDwzError,
+    TruncatedError,
+    VersionError,
+    shown,
+)
 from dwindle.file import layout
 from dwindle.records import Raw, Record, Shared, Tied
 
@@ -70,6 +78,7 @@ class Archive(Mapping[str, NDArray[Any]]):
             with _naming(self.path):
                 self.header, self.header_size = _read_front(self._data)
                 self.extents = _extents(self.header, self.header_size, self.size)
+                self._names = list(self.header.entries)
                 self._check_expansion(max_bytes)
         except BaseException:
             self.close()
@@ -104,11 +113,11 @@ class Archive(Mapping[str, NDArray[Any]]):
         """
         entry = self.header.entries[name]
         if isinstance(entry, layout.TiedEntry):
-            return Tied(list(self.header.entries)[entry.owner])
-        with _naming(self.path, name):
-            if isinstance(entry, layout.RawEntry):
-                return Raw(entry.dtype, entry.shape, self._raw(name))
+            return Tied(self._names[entry.owner])
+        if isinstance(entry, layout.SharedEntry):
             return self.decode_shared(name, entry)[0]
+        with _naming(self.path, name):
+            return Raw(entry.dtype, entry.shape, self._raw(name))
 
     def resolved(self, name: str) -> Raw | Shared:
         """Decode the record of a tensor, a tie followed to its owner."""
@@ -119,7 +128,11 @@ class Archive(Mapping[str, NDArray[Any]]):
         return record
 
     def decode_shared(self, name: str, entry: layout.SharedEntry) -> tuple[Shared, list[blocks.Part]]:
-        """A shared record, and what the bytes of its blocks were."""
+        """A shared record, and what the bytes of its blocks were.
+
+        Raises:
+            FileError: if its bytes are damaged.
+        """
         n = math.prod(entry.shape)
         indices = np.empty(n, records.index_dtype(entry.plan.entries))
         shape = sparse.matrix_shape(entry.shape)
@@ -129,8 +142,9 @@ class Archive(Mapping[str, NDArray[Any]]):
             return blocks.decode(self._block(self.extents[name][number]), entry.plan, shape, out)
 
         numbers = range(len(entry.block_sizes))
-        decoded = map(decode, numbers) if len(numbers) < 2 else self._workers().map(decode, numbers)
-        parts = [part for block in decoded for part in block]
+        with _naming(self.path, name):
+            decoded = map(decode, numbers) if len(numbers) < 2 else self._workers().map(decode, numbers)
+            parts = [part for block in decoded for part in block]
         return Shared(entry.dtype, entry.shape, entry.codebook, indices), parts
 
     def check(self) -> None:
@@ -195,7 +209,7 @@ class _naming:
     """Put the file, and the tensor, in front of a `FileError`'s text."""
 
     def __init__(self, path: Path, name: str | None = None) -> None:
-        self.prefix = f"{path}: " if name is None else f"{path}: {name}: "
+        self.prefix = f"{path}: " if name is None else f"{path}: {shown(name)}: "
 
     def __enter__(self) -> None: ...
 
@@ -229,11 +243,15 @@ def _read_front(data: memoryview) -> tuple[layout.Header, int]:
         if version != layout.VERSION:
             raise VersionError(f"expected version {layout.VERSION}, got {version}")
         size = cursor.varint(what="a header size")
-        front = data[: cursor.offset + size]
-        header = cursor.take(size)
-        stored = cursor.take(CHECKSUM)
     except CorruptError as error:
-        raise TruncatedError(f"expected a whole header, got the end of the file: {error}") from error
+        if cursor.offset < len(data):
+            raise
+        raise TruncatedError(f"expected a whole header, got a file of {len(data)} bytes") from error
+    if size + CHECKSUM > len(data) - cursor.offset:
+        end = cursor.offset + size + CHECKSUM
+        raise TruncatedError(f"expected a header that ends at byte {end}, got a file of {len(data)}")
+    front = data[: cursor.offset + size]
+    header, stored = cursor.take(size), cursor.take(CHECKSUM)
     if zlib.crc32(front) != int.from_bytes(stored, "little"):
         raise ChecksumError("expected a header that matches its CRC-32, got another")
     return layout.read_header(header), cursor.offset
@@ -247,7 +265,8 @@ def _extents(header: layout.Header, start: int, size: int) -> dict[str, list[Ext
         if isinstance(entry, layout.TiedEntry):
             continue
         if isinstance(entry, layout.RawEntry) and start + layout.nbytes(entry) > size:
-            raise TruncatedError(f"expected {layout.nbytes(entry)} bytes of {name}, got a file of {size}")
+            expected = start + layout.nbytes(entry)
+            raise TruncatedError(f"{shown(name)}: expected a file of {expected} bytes or more, got {size}")
         for block in entry.block_sizes:
             extents[name].append(Extent(start, block))
             start += block + CHECKSUM

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle import atomic, dtypes
-from dwindle.code import blocks, sparse
+from dwindle.code import blocks, gaps, sparse
 from dwindle.code.cursor import varint
 from dwindle.code.plan import BLOCK, Code, Coding, Counts, Plan, choose, count, shared_code, symbol_counts
-from dwindle.errors import VerificationError
+from dwindle.errors import VerificationError, shown
 from dwindle.file import layout
 from dwindle.file.reader import Archive, default_threads
-from dwindle.records import Raw, Record, Shared, Tied, same
+from dwindle.records import MAX_ENTRIES, Raw, Record, Shared, Tied, same
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,14 @@ def _encode(records: Mapping[str, Record], coding: Coding, pool: ThreadPoolExecu
     codes: tuple[Code, ...] = ()
     if coding.coder == "huffman" and coding.dictionary == "network":
         codes, plans = _one_dictionary(plans, counts)
+    plans = _within_alphabets(shared, plans)
     numbers = {name: number for number, name in enumerate(records)}
     entries: dict[str, layout.Entry] = {}
     coded: dict[str, list[bytes]] = {}
     for name, record in records.items():
         if isinstance(record, Tied):
             if isinstance(records.get(record.to, record), Tied):
-                raise ValueError(f"expected {name!r} to be tied to a tensor of its own, got {record.to!r}")
+                raise ValueError(f"{shown(name)}: expected a tie to a tensor of its own, got {record.to!r}")
             entries[name] = layout.TiedEntry(numbers[record.to])
         elif isinstance(record, Raw):
             entries[name] = layout.RawEntry(record.dtype, record.shape)
@@ -137,6 +138,21 @@ def _one_dictionary(
     return tuple(codes), changed
 
 
+def _within_alphabets(shared: Mapping[str, Shared], plans: dict[str, Plan]) -> dict[str, Plan]:
+    """Turn to fixed widths once the alphabets of tables are more than a reader takes (many 16-bit gaps)."""
+    budget = layout.MAX_ALPHABETS - 2 * max(MAX_ENTRIES, 1 << gaps.WIDTHS[-1])  # less the network's two
+    kept: dict[str, Plan] = {}
+    for name, plan in plans.items():
+        budget += layout.PER_HEADER_BYTE * shared[name].codebook.nbytes
+        own = [code for code in (plan.index_code, plan.gap_code) if code and code.shared is None]
+        alphabets = sum(len(code.lengths) for code in own)
+        if alphabets > budget:
+            plan, alphabets = replace(plan, index_code=None, gap_code=None), 0
+        budget -= alphabets
+        kept[name] = plan
+    return kept
+
+
 def _payloads(records: Mapping[str, Record], coded: _Coded) -> Iterator[bytes | memoryview]:
     for name, record in records.items():
         if isinstance(record, Shared):
@@ -167,4 +183,6 @@ def _verify(written: Path, path: Path, records: Mapping[str, Record], threads: i
             raise VerificationError(f"{path}: expected the names that were written, got others")
         for name, record in records.items():
             if not same(archive.record(name), record):
-                raise VerificationError(f"{path}: {name}: expected the record that was written, got another")
+                raise VerificationError(
+                    f"{path}: {shown(name)}: expected the record that was written, got another"
+                )
