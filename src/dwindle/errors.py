@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def shown(name: str) -> str:
+    """A tensor's name fit for a line of text: quoted if it is empty or holds line breaks and the like."""
+    return name if name and name.isprintable() else ascii(name)
+
+
 class DwindleError(Exception):
     """Base of all errors dwindle raises on purpose. Its text is one line, fit to show a user."""
 

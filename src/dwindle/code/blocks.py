@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dwindle.code import bits, gaps, huffman, sparse
 from dwindle.code.cursor import Cursor, varint
@@ -73,15 +73,11 @@ def decode(data: memoryview, plan: Plan, shape: tuple[int, int], out: Symbols) -
         CorruptError: if they are not a block of this plan.
     """
     if plan.zero is None:
-        out[:] = _read(data, len(out), plan.index_code, index_bits(plan.entries), out.dtype)
-        parts = [Part("indices", len(data))]
-    elif plan.arrangement == "gaps":
-        parts = _decode_gaps(Cursor(data), plan, plan.zero, out)
-    else:
-        parts = _decode_sparse(Cursor(data), plan, plan.zero, shape, out)
-    if len(out) and int(out.max()) >= plan.entries:
-        raise CorruptError(f"expected indices under {plan.entries}, got {int(out.max())}")
-    return parts
+        out[:] = _indices(data, len(out), plan)
+        return [Part("indices", len(data))]
+    if plan.arrangement == "gaps":
+        return _decode_gaps(Cursor(data), plan, plan.zero, out)
+    return _decode_sparse(data, plan, plan.zero, shape, out)
 
 
 def _encode_gaps(indices: Symbols, plan: Plan, zero: int) -> bytes:
@@ -99,30 +95,36 @@ def _decode_gaps(cursor: Cursor, plan: Plan, zero: int, out: Symbols) -> list[Pa
     else:
         gap_size = bits.packed_size(entries, plan.gap_bits)
     head = cursor.offset
-    stored = _read(cursor.take(gap_size), entries, plan.gap_code, plan.gap_bits, np.dtype(np.uint16))
+    stored = _read(cursor.take(gap_size), entries, plan.gap_code, plan.gap_bits, np.uint16)
+    _check_under(1 << plan.gap_bits, stored, "gaps")
     index_size = len(cursor.data) - cursor.offset
-    symbols = _read(
-        cursor.take(index_size), entries, plan.index_code, index_bits(plan.entries), index_dtype(plan.entries)
-    )
+    symbols = _indices(cursor.take(index_size), entries, plan)
     gaps.join(stored, symbols, zero, out)
     return [Part("counts", head), Part("gaps", gap_size), Part("indices", index_size)]
 
 
-def _decode_sparse(cursor: Cursor, plan: Plan, zero: int, shape: tuple[int, int], out: Symbols) -> list[Part]:
+def _decode_sparse(
+    data: memoryview, plan: Plan, zero: int, shape: tuple[int, int], out: Symbols
+) -> list[Part]:
+    cursor = Cursor(data)
     if plan.arrangement == "csc":
         shape = shape[1], shape[0]
     survivors = cursor.varint(len(out), "a number of survivors")
     head = cursor.offset
 
-    def numbers(count: int, width: int, dtype: Any) -> NDArray[Any]:
-        return bits.unpack(cursor.take(bits.packed_size(count, width)), count, width, np.dtype(dtype))
+    if not survivors:  # no bytes at all, however many rows there are
+        cursor.end()
+        out[:] = zero
+        return [Part("counts", head)]
 
-    pointers = numbers(shape[0] + 1, survivors.bit_length(), np.uint32)
+    def numbers(count: int, width: int) -> NDArray[Any]:
+        return bits.unpack(cursor.take(bits.packed_size(count, width)), count, width, np.uint32)
+
+    pointers = numbers(shape[0] + 1, survivors.bit_length())
     at_places = cursor.offset
-    places = numbers(survivors, index_bits(shape[1]), np.uint32)
+    places = numbers(survivors, index_bits(shape[1]))
     at_symbols = cursor.offset
-    symbols = numbers(survivors, index_bits(plan.entries), index_dtype(plan.entries))
-    cursor.end()
+    symbols = _indices(cursor.take(len(data) - at_symbols), survivors, plan)
     indices = sparse.expand(sparse.Compressed(pointers, places, symbols), zero, shape)
     out[:] = sparse.transpose(indices, shape) if plan.arrangement == "csc" else indices
     return [
@@ -137,7 +139,24 @@ def _write(symbols: NDArray[Any], code: Code | None, width: int) -> bytes:
     return huffman.encode(symbols, code.lengths) if code else bits.pack(symbols, width)
 
 
-def _read(data: memoryview, count: int, code: Code | None, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _indices(data: memoryview, count: int, plan: Plan) -> Symbols:
+    """Codebook indices, in the dtype a record holds them."""
+    target = index_dtype(plan.entries)
+    # A code shared with larger codebooks may hold symbols that do not fit the dtype.
+    wide = plan.index_code is not None and plan.index_code.table.highest > np.iinfo(target).max
+    indices = _read(
+        data, count, plan.index_code, index_bits(plan.entries), np.dtype(np.uint16) if wide else target
+    )
+    _check_under(plan.entries, indices, "indices")
+    return indices.astype(target, copy=False)
+
+
+def _check_under(limit: int, symbols: Symbols, what: str) -> None:
+    if len(symbols) and int(symbols.max()) >= limit:
+        raise CorruptError(f"expected {what} under {limit}, got {int(symbols.max())}")
+
+
+def _read(data: memoryview, count: int, code: Code | None, width: int, dtype: DTypeLike) -> NDArray[Any]:
     if code:
         return huffman.decode(data, count, code.table, dtype)
     return bits.unpack(data, count, width, dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -68,10 +68,16 @@ class Code:
         """Bytes of the code lengths as they are stored."""
         return len(lengths.write_lengths(self.lengths))
 
-    @cached_property
+    @property
     def table(self) -> huffman.Table:
         """The code ready for decoding, built when it is first needed."""
-        return huffman.decode_table(self.lengths)
+        return _table(self)
+
+
+# Bounded: a table takes up to 128 KB of memory, its description in a file a few bytes.
+@lru_cache(maxsize=64)
+def _table(code: Code) -> huffman.Table:
+    return huffman.decode_table(code.lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +124,10 @@ def index_bits(entries: int) -> int:
 
 
 def count(record: Shared) -> Counts:
-    """Count the indices and, where the zero entry is in use, the distances between survivors, by blocks."""
+    """Count the indices and, where the codebook holds 0.0, the distances between survivors, by blocks."""
     indices = entropy.counts(record.indices, len(record.codebook))
     zero = zero_entry(record)
-    if zero is None or not indices[zero]:
+    if zero is None:
         return Counts(indices, None, None)
     distances = np.zeros(min(BLOCK, len(record.indices)) + 1, np.int64)
     for start in range(0, len(record.indices), BLOCK):
@@ -136,12 +142,13 @@ def choose(record: Shared, coding: Coding, counts: Counts) -> Plan:
     Tensors without a zero are dense whatever is asked: there is nothing to leave out.
     """
     entries = len(record.codebook)
-    if coding.coder in ("csr", "csc") and counts.zero is not None:
+    pruned = counts.zero is not None and counts.indices[counts.zero] > 0
+    if coding.coder in ("csr", "csc") and pruned:
         return Plan("csr" if coding.coder == "csr" else "csc", entries, counts.zero)
     coded = coding.coder == "huffman"
     dense, best = _stream(counts.indices, index_bits(entries), coded)
     plan = Plan("dense", entries, index_code=dense)
-    if counts.zero is None or counts.distances is None:
+    if not pruned or counts.distances is None:
         return plan
     widths = [coding.gap_bits] if coding.gap_bits else _likely_widths(counts, counts.distances, coded)
     for width in widths:

@@ -65,11 +65,11 @@ def expand(sparse: Compressed, zero: int, shape: tuple[int, int]) -> Symbols:
         CorruptError: if pointers fall or do not span the survivors, or a row's columns do not rise or fit.
     """
     rows, columns = shape
-    pointers, places = sparse.pointers.astype(np.int64), sparse.places.astype(np.int64)
-    lengths = np.diff(pointers)
-    if pointers[0] != 0 or pointers[-1] != len(places) or (lengths < 0).any():
+    pointers, places = sparse.pointers, sparse.places
+    if pointers[0] != 0 or pointers[-1] != len(places) or (pointers[1:] < pointers[:-1]).any():
         raise CorruptError(f"expected row pointers rising from 0 to {len(places)}")
-    positions = np.repeat(np.arange(rows, dtype=np.int64) * columns, lengths) + places
+    row = np.repeat(np.arange(rows, dtype=np.uint32), np.diff(pointers))
+    positions = row * np.int64(columns) + places
     if (places >= columns).any() or (np.diff(positions) <= 0).any():
         raise CorruptError(f"expected rising places under {columns} in every row")
     out = np.full_like(sparse.symbols, zero, shape=rows * columns)
