@@ -1,0 +1,337 @@
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dwindle.code import entropy, huffman
+from dwindle.code.lengths import code_lengths
+from dwindle.errors import CorruptError
+from dwindle.kernels import huffman as kernels
+
+compiles = settings(deadline=None, max_examples=60)
+
+
+def plain_codes(lengths):
+    """RFC 1951, section 3.2.2: {(length, code): symbol}."""
+    codes, code, previous = {}, 0, 0
+    for length, symbol in sorted((int(b), s) for s, b in enumerate(lengths) if b):
+        code <<= length - previous
+        codes[length, code] = symbol
+        code, previous = code + 1, length
+    return codes
+
+
+def plain_stream(data, count, codes):
+    """Decode one stream bit by bit."""
+    symbols, length, code = [], 0, 0
+    for position in range(8 * len(data)):
+        code = code << 1 | (data[position // 8] >> position % 8 & 1)
+        length += 1
+        if (length, code) in codes:
+            symbols.append(codes[length, code])
+            length = code = 0
+            if len(symbols) == count:
+                assert position // 8 == len(data) - 1
+                assert data[-1] >> position % 8 >> 1 == 0
+                return symbols
+    assert count == len(symbols) == len(data) == 0
+    return symbols
+
+
+def plain_decode(data, count, lengths):
+    if np.count_nonzero(lengths) < 2:
+        assert data == b""
+        return [int(np.flatnonzero(lengths)[0])] * count if count else []
+    codes = plain_codes(lengths)
+    if count < 1 << 14:
+        return plain_stream(data, count, codes)
+    sizes, at = [], 0
+    for _ in range(3):
+        size = shift = 0
+        while True:
+            size |= (data[at] & 0x7F) << shift
+            shift += 7
+            at += 1
+            if data[at - 1] < 0x80:
+                break
+        sizes.append(size)
+    quarter = (count + 3) // 4
+    symbols = []
+    for size, number in zip(
+        [*sizes, len(data) - at - sum(sizes)], [quarter] * 3 + [count - 3 * quarter], strict=True
+    ):
+        symbols += plain_stream(data[at : at + size], number, codes)
+        at += size
+    return symbols
+
+
+def draw(count, counts, dtype, seed=0):
+    """Symbols with about these relative counts, and a code for them."""
+    weights = np.asarray(counts, np.float64)
+    symbols = np.random.default_rng(seed).choice(len(weights), count, p=weights / weights.sum()).astype(dtype)
+    return symbols, entropy.counts(symbols, len(weights))
+
+
+def check(symbols, lengths, oracle=True):
+    data = huffman.encode(symbols, lengths)
+    back = huffman.decode(data, len(symbols), lengths, symbols.dtype)
+    assert back.dtype == symbols.dtype
+    assert np.array_equal(back, symbols)
+    if oracle:
+        assert plain_decode(data, len(symbols), lengths) == symbols.tolist()
+    return data
+
+
+FIBONACCI = [1, 1]
+while len(FIBONACCI) < 22:
+    FIBONACCI.append(FIBONACCI[-1] + FIBONACCI[-2])
+
+SPREADS = {
+    "two": ([3, 1], 15, np.uint8),
+    "even": ([1] * 32, 15, np.uint8),
+    "geometric": (0.9 ** np.arange(32), 15, np.uint8),
+    "long codes": (FIBONACCI, 20, np.uint8),
+    "8 bits, singles": (np.exp(-np.abs(np.arange(256) - 128) / 40), 12, np.uint8),
+    "8 bits, runs": (np.exp(-np.abs(np.arange(256) - 128) / 20), 15, np.uint8),
+    "wide": (1 / np.arange(1, 3000), 15, np.uint16),
+    "wide dtype, few symbols": (0.8 ** np.arange(20), 15, np.uint16),
+}
+
+
+@given(st.lists(st.integers(0, 300), max_size=200), st.integers(9, 20))
+@compiles
+def test_any_symbols(values, limit):
+    symbols = np.array(values, np.uint16)
+    check(symbols, code_lengths(entropy.counts(symbols, 301), limit))
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_four_streams(spread):
+    counts, limit, dtype = SPREADS[spread]
+    symbols, occurrences = draw(60_001, counts, dtype)
+    lengths = code_lengths(occurrences + 1, limit)  # every symbol has a code
+    data = check(symbols, lengths)
+    assert len(data) <= (int((occurrences * lengths).sum()) + 7) // 8 + 9 + 4
+
+
+def test_the_spreads_use_every_kernel():
+    def table(spread):
+        counts, limit, dtype = SPREADS[spread]
+        return huffman.decode_table(code_lengths(draw(60_001, counts, dtype)[1] + 1, limit))
+
+    assert table("8 bits, singles").singles is not None
+    assert table("8 bits, runs").singles is None
+    assert not table("long codes").runs.all()  # codes that a run cannot hold
+    assert len(table("long codes").lookup) >= 1 << 15
+    assert table("wide").runs.dtype == np.uint64
+    assert table("geometric").runs.dtype == np.uint32
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 16383, 16384, 16385, 16386, 16387])
+def test_around_the_split(count):
+    symbols, _ = draw(count, [5, 4, 3, 2, 1], np.uint8)
+    check(symbols, code_lengths(np.array([5, 4, 3, 2, 1])))
+
+
+def test_streams_of_different_statistics():
+    """The streams end at different times in the loop that takes them in turn."""
+    parts = [draw(10_000, np.eye(32)[i] * 99 + 0.1, np.uint8, i)[0] for i in range(4)]
+    symbols = np.concatenate(parts)
+    weights = np.array([1000, 100, 10, 1] + [1] * 28)
+    check(symbols, code_lengths(weights))
+
+
+def test_golden_bytes():
+    # Codes: 0 -> 0, 1 -> 10, 2 -> 11, stored first bit lowest: 11 10 0 10 (read from the right: 2 1 0 1).
+    lengths = np.array([1, 2, 2], np.uint8)
+    assert huffman.encode(np.array([1, 0, 1, 2], np.uint8), lengths) == bytes([0b11_01_0_01])
+    assert huffman.encode(np.array([2, 2, 2, 2, 1], np.uint8), lengths) == bytes([0xFF, 0b01])
+    # Four quarters of 4096 codes of one bit: three sizes of 512 (varint 80 04), then the streams.
+    ones = np.repeat(np.array([0, 1, 0, 1], np.uint8), 4096)
+    golden = bytes([0x80, 0x04] * 3) + bytes(512) + b"\xff" * 512 + bytes(512) + b"\xff" * 512
+    assert huffman.encode(ones, np.array([1, 1], np.uint8)) == golden
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 20_000])
+def test_one_symbol_takes_no_bytes(count):
+    lengths = np.array([0, 0, 1], np.uint8)
+    assert check(np.full(count, 2, np.uint8), lengths) == b""
+    with pytest.raises(CorruptError, match="no bytes"):
+        huffman.decode(b"\0", count, lengths, np.uint8)
+
+
+def test_no_symbol():
+    for lengths in (np.zeros(0, np.uint8), np.zeros(4, np.uint8)):
+        assert check(np.zeros(0, np.uint8), lengths) == b""
+        with pytest.raises(CorruptError, match="expected no bytes"):
+            huffman.decode(b"", 1, lengths, np.uint8)
+
+
+def test_65536_symbols():
+    symbols = np.random.default_rng(0).permutation(1 << 16).astype(np.uint16)
+    assert len(check(symbols, np.full(1 << 16, 16, np.uint8), oracle=False)) == 2 * (1 << 16) + 9
+    counts = np.random.default_rng(1).zipf(1.2, 1 << 16).clip(max=10**6)
+    check(symbols, code_lengths(counts, 20), oracle=False)
+
+
+def test_encodes_strided_symbols_and_narrow_ones_into_wide():
+    lengths = code_lengths(np.array([4, 3, 2, 1]))
+    symbols = np.array([0, 1, 2, 3, 2, 1, 0], np.uint8)
+    data = huffman.encode(symbols[::-2], lengths)
+    assert data == huffman.encode(symbols[::-2].astype(np.uint16), lengths)
+    assert huffman.decode(memoryview(data), 4, lengths, np.uint16).tolist() == [0, 2, 2, 0]
+
+
+def test_refuses_what_has_no_code():
+    lengths = np.array([1, 0, 1], np.uint8)
+    for stranger in (1, 3, 255):
+        for count in (3, 30_000):
+            symbols = np.zeros(count, np.uint8)
+            symbols[count // 2] = stranger
+            with pytest.raises(ValueError, match="have a code"):
+                huffman.encode(symbols, lengths)
+            with pytest.raises(ValueError, match="have a code"):
+                huffman.encode(symbols, np.array([1], np.uint8))
+    with pytest.raises(ValueError, match="complete prefix code"):
+        huffman.encode(np.zeros(1, np.uint8), np.array([1, 2], np.uint8))
+    with pytest.raises(ValueError, match="complete prefix code"):
+        huffman.decode(b"", 0, np.array([1, 2], np.uint8), np.uint8)
+    with pytest.raises(ValueError, match="uint8 or uint16"):
+        huffman.encode(np.zeros(1, np.int64), lengths)
+    with pytest.raises(ValueError, match="uint8 or uint16 for symbols up to 300"):
+        huffman.decode(b"", 0, np.repeat(np.array([0, 1], np.uint8), [299, 2]), np.uint8)
+
+
+def test_refuses_the_wrong_number_of_bytes():
+    symbols, counts = draw(500, [5, 4, 3, 2, 1], np.uint8)
+    lengths = code_lengths(counts)
+    data = huffman.encode(symbols, lengths)
+    for size in range(len(data)):
+        with pytest.raises(CorruptError):
+            huffman.decode(data[:size], 500, lengths, np.uint8)
+    with pytest.raises(CorruptError, match="last code"):
+        huffman.decode(data + b"\0", 500, lengths, np.uint8)
+    with pytest.raises(CorruptError, match="at most"):
+        huffman.decode(data, 1 << 50, lengths, np.uint8)
+
+
+def test_refuses_padding_that_is_not_zero():
+    lengths = np.array([1, 2, 2], np.uint8)
+    assert huffman.decode(b"\x01", 1, lengths, np.uint8).tolist() == [1]
+    with pytest.raises(CorruptError, match="zero bits"):
+        huffman.decode(b"\x05", 1, lengths, np.uint8)
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_damaged_streams_are_refused_or_another_text(spread):
+    counts, limit, dtype = SPREADS[spread]
+    symbols, occurrences = draw(20_003, counts, dtype)
+    lengths = code_lengths(occurrences + 1, limit)
+    table = huffman.decode_table(lengths)
+    data = huffman.encode(symbols, lengths)
+    rng = np.random.default_rng(1)
+    damaged = [data[:size] for size in (0, 1, 2, 5, 8, 9, 12, 20, len(data) // 2, len(data) - 1)]
+    for position in [*range(48), *rng.integers(0, 8 * len(data), 200).tolist()]:
+        flipped = bytearray(data)
+        flipped[position // 8] ^= 1 << position % 8
+        damaged.append(bytes(flipped))
+    damaged += [rng.bytes(len(data)), bytes(len(data)), b"\xff" * len(data)]
+    refused = 0
+    for bad in damaged:
+        try:
+            back = huffman.decode(bad, len(symbols), table, symbols.dtype)
+        except CorruptError:
+            refused += 1
+        else:
+            assert back.shape == symbols.shape
+            assert not np.array_equal(back, symbols)
+    assert refused >= 10  # the truncated ones at least
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs mprotect")
+@pytest.mark.parametrize("spread", SPREADS)
+def test_reads_nothing_after_the_data(spread):
+    """The bytes end where memory ends: reading one more would kill the process."""
+    counts, limit, dtype = SPREADS[spread]
+    symbols, occurrences = draw(20_003, counts, dtype)
+    lengths = code_lengths(occurrences + 1, limit)
+    table = huffman.decode_table(lengths)
+    data = huffman.encode(symbols, lengths)
+    size = -(-len(data) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    guard = ctypes.c_void_p(start + size), ctypes.c_size_t(mmap.PAGESIZE)
+    assert libc.mprotect(*guard, 0) == 0
+    try:
+        rng = np.random.default_rng(2)
+        for tail in (
+            data,
+            data[:-1],
+            data[:9],
+            data[:3],
+            data[: len(data) // 3],
+            data[:6] + rng.bytes(len(data) // 2),
+        ):
+            memory[size - len(tail) : size] = tail
+            view = memoryview(memory)[size - len(tail) : size]
+            if tail is data:
+                assert np.array_equal(huffman.decode(view, len(symbols), table, dtype), symbols)
+            else:
+                with pytest.raises(CorruptError):
+                    huffman.decode(view, len(symbols), table, dtype)
+            view.release()
+    finally:
+        assert libc.mprotect(*guard, 3) == 0
+
+
+@pytest.mark.parametrize("spread", ["geometric", "long codes", "8 bits, singles", "wide"])
+def test_writes_nothing_outside_its_part(spread):
+    """Each stream's symbols are kept between marks, whatever the stream says."""
+    counts, limit, dtype = SPREADS[spread]
+    symbols, occurrences = draw(20_000, counts, dtype)
+    lengths = code_lengths(occurrences + 1, limit)
+    table = huffman.decode_table(lengths)
+    good = np.frombuffer(huffman.encode(symbols, lengths), np.uint8)
+    parts, bounds = huffman._streams(good.tobytes(), len(symbols))
+    for data in (good, np.frombuffer(np.random.default_rng(3).bytes(len(good)), np.uint8)):
+        out = np.full(len(symbols) + 40, np.iinfo(dtype).max, dtype)  # 8 marks before, between and after
+        places = np.array([first + 8 * (i + 1) for i, (first, _) in enumerate(parts)], np.uint64)
+        ends = places + np.array([last - first for first, last in parts], np.uint64)
+        starts = places.copy()
+        positions = np.array([8 * first for first, _ in bounds], np.uint64)
+        if table.singles is not None:
+            kernels.decode_singles(data, positions, table.singles, out, places, ends[3] - places[3])
+        else:
+            kernels.decode_runs(data, positions, table.runs, table.lookup, out, places, ends)
+        assert (places <= ends).all()
+        assert (places > starts).all()
+        for end, start in zip([0, *ends.tolist()], [*starts.tolist(), len(out)], strict=True):
+            assert (out[end:start] == np.iinfo(dtype).max).all()
+
+
+def test_table_is_built_once_for_many_streams():
+    lengths = code_lengths(np.array([5, 4, 3, 2, 1]))
+    table = huffman.decode_table(lengths)
+    for seed in range(3):
+        symbols, _ = draw(17_000, [5, 4, 3, 2, 1], np.uint8, seed)
+        data = huffman.encode(symbols, lengths)
+        assert np.array_equal(huffman.decode(data, 17_000, table, np.uint8), symbols)
+    assert table.runs is table.runs
+
+
+@pytest.mark.slow
+def test_kernels_stay_inside_their_arrays(tmp_path):
+    """Once more with numba's own bounds checks."""
+    chosen = "four_streams or damaged or around_the_split or any_symbols or many_values"
+    files = ["tests/test_code_huffman.py", "tests/test_code_bits.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, *files]
+    checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=os.environ | checked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
