@@ -231,7 +231,8 @@ def read(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     checked(data[: front.at], front)
     metadata = {}
     for _ in range(header.varint()):
-        metadata[header.take(header.varint()).decode()] = header.take(header.varint()).decode()
+        key, value = header.take(header.varint()), header.take(header.varint())
+        metadata[key.decode()] = value.decode()
     tables = [read_table(header, header.varint()) for _ in range(header.varint())]
     entries: dict[str, int | tuple[np.dtype, list[int], Shared | None]] = {}
     name = b""
