@@ -96,7 +96,7 @@ SPREADS = {
     "two": ([3, 1], 15, np.uint8),
     "even": ([1] * 32, 15, np.uint8),
     "geometric": (0.9 ** np.arange(32), 15, np.uint8),
-    "long codes": (FIBONACCI, 20, np.uint8),
+    "long codes": (FIBONACCI, 15, np.uint8),
     "8 bits, singles": (np.exp(-np.abs(np.arange(256) - 128) / 40), 12, np.uint8),
     "8 bits, runs": (np.exp(-np.abs(np.arange(256) - 128) / 20), 15, np.uint8),
     "wide": (1 / np.arange(1, 3000), 15, np.uint16),
@@ -104,7 +104,7 @@ SPREADS = {
 }
 
 
-@given(st.lists(st.integers(0, 300), max_size=200), st.integers(9, 20))
+@given(st.lists(st.integers(0, 300), max_size=200), st.integers(9, 15))
 @compiles
 def test_any_symbols(values, limit):
     symbols = np.array(values, np.uint16)
@@ -173,11 +173,12 @@ def test_no_symbol():
             huffman.decode(b"", 1, lengths, np.uint8)
 
 
-def test_65536_symbols():
+def test_32768_symbols():
     symbols = np.random.default_rng(0).permutation(1 << 16).astype(np.uint16)
-    assert len(check(symbols, np.full(1 << 16, 16, np.uint8), oracle=False)) == 2 * (1 << 16) + 9
-    counts = np.random.default_rng(1).zipf(1.2, 1 << 16).clip(max=10**6)
-    check(symbols, code_lengths(counts, 20), oracle=False)
+    symbols &= 0x7FFF  # as many as may have a code
+    assert len(check(symbols, np.full(1 << 15, 15, np.uint8), oracle=False)) == 15 * (1 << 16) // 8 + 9
+    counts = np.random.default_rng(1).zipf(1.2, 1 << 15).clip(max=10**6)
+    check(symbols, code_lengths(counts), oracle=False)
 
 
 def test_encodes_strided_symbols_and_narrow_ones_into_wide():

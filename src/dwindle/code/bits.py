@@ -132,12 +132,13 @@ class BitReader:
         return word & ((1 << width) - 1)
 
     def read_unary(self, limit: int) -> int:
-        """Number of one bits before the next zero bit; more than `limit` is an error."""
-        ones = 0
-        while self.read(1):
-            ones += 1
-            if ones > limit:
-                raise CorruptError(f"expected at most {limit} one bits in a row, got more")
+        """Number of one bits before the next zero bit; more than `limit`, at most 56, is an error."""
+        first = self._position // 8
+        word = int.from_bytes(self._data[first : first + 8], "little") >> self._position % 8
+        ones = (word ^ (word + 1)).bit_length() - 1
+        if ones > limit:
+            raise CorruptError(f"expected at most {limit} one bits in a row, got more")
+        self.read(ones + 1)
         return ones
 
     def finish(self) -> int:

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from dwindle.code.bits import BitReader, BitWriter
 from dwindle.errors import CorruptError
 
-MAX_LENGTH = 20
+MAX_LENGTH = 15
 """Longest code a table may hold, in bits."""
 
 MAX_RICE = 3
 """Largest Rice parameter of a stored table."""
 
 
-def code_lengths(counts: NDArray[np.int64], limit: int = 15) -> NDArray[np.uint8]:
+def code_lengths(counts: NDArray[np.int64], limit: int = MAX_LENGTH) -> NDArray[np.uint8]:
     """Lengths of the prefix code that codes these counts in the fewest bits, none over `limit`.
 
     Package-merge (Larmore and Hirschberg 1990). Of equally frequent symbols the earlier one never has the
@@ -117,7 +117,7 @@ def write_lengths(lengths: NDArray[np.uint8]) -> bytes:
     present = lengths[symbols].astype(np.int64)
     deltas = np.diff(present[:-1], prepend=_first(len(present))) if len(present) else present
     zigzag = np.where(deltas < 0, -2 * deltas - 1, 2 * deltas)
-    k = int(np.argmin([((zigzag >> k) + 1 + k).sum() for k in range(MAX_RICE + 1)]))
+    k = _rice_parameter(zigzag)
     writer = BitWriter()
     writer.write(k, 2)
     writer.write(int(len(symbols) == len(lengths)), 1)
@@ -146,13 +146,17 @@ def read_lengths(data: memoryview, offset: int, alphabet: int) -> tuple[NDArray[
     """
     reader = BitReader(data, offset)
     k = reader.read(2)
-    symbols = np.arange(alphabet) if reader.read(1) else np.flatnonzero(_read_runs(reader, alphabet))
+    every = reader.read(1)
+    symbols = np.arange(alphabet) if every else np.flatnonzero(_read_runs(reader, alphabet))
+    if not every and len(symbols) == alphabet:
+        raise CorruptError("expected no runs where every symbol occurs")
     lengths = np.zeros(alphabet, np.uint8)
     room = 1 << MAX_LENGTH
     previous = _first(len(symbols))
+    zigzag = []
     for symbol in symbols[:-1].tolist():
-        z = reader.read_unary(2 * MAX_LENGTH) << k
-        z |= reader.read(k)
+        z = reader.read_unary(2 * MAX_LENGTH) << k | reader.read(k)
+        zigzag.append(z)
         previous += -(z + 1 >> 1) if z & 1 else z >> 1
         if not 1 <= previous <= MAX_LENGTH:
             raise CorruptError(f"expected a code of 1 to {MAX_LENGTH} bits, got {previous}")
@@ -166,10 +170,14 @@ def read_lengths(data: memoryview, offset: int, alphabet: int) -> tuple[NDArray[
         if room.bit_count() != 1:
             raise CorruptError("expected a complete prefix code, got gaps")
         lengths[symbols[-1]] = MAX_LENGTH + 1 - room.bit_length()
-    end = reader.finish()
-    if write_lengths(lengths) != data[offset:end]:
-        raise CorruptError("expected a code table in its shortest form")
-    return lengths, end
+    if k != _rice_parameter(np.array(zigzag, np.int64)):
+        raise CorruptError(f"expected the Rice parameter that makes the code table shortest, got {k}")
+    return lengths, reader.finish()
+
+
+def _rice_parameter(zigzag: NDArray[np.int64]) -> int:
+    """The one that takes the fewest bits, the smaller of equals."""
+    return int(np.argmin([((zigzag >> k) + 1 + k).sum() for k in range(MAX_RICE + 1)]))
 
 
 def _first(present: int) -> int:

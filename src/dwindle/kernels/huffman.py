@@ -34,7 +34,7 @@ NO_CODE = np.uint64(0xFFFFFFFFFFFFFFFF)
 _TOP = np.uint64(1 << 63)
 _RUNS = 5  # lookups per word: 5 * RUN_BITS and 4 * SINGLE_BITS are at most the 56 bits a word surely has
 _SINGLES = 4
-_LONGEST = np.uint64(20)  # bits of the longest code there is
+_LONGEST = np.uint64(15)  # bits of the longest code there is
 _RUN_STEP_BITS = np.uint64(_RUNS * RUN_BITS) + _LONGEST
 _RUN_STEP_SYMBOLS = np.uint64(_RUNS * RUN_SYMBOLS + 1)
 
