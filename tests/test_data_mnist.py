@@ -39,7 +39,7 @@ def alone(tmp_path, monkeypatch):
     """An installed package: no variable, no source tree, an empty cache."""
     monkeypatch.delenv("DWINDLE_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(room, "_source_tree", lambda: None)
+    monkeypatch.setattr(room, "source_tree", lambda: None)
     return tmp_path / "cache" / "dwindle" / "mnist"
 
 

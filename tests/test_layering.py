@@ -22,7 +22,7 @@ ROWS = [
     {"__init__", "__main__"},
     {"cli"},
     {"report"},
-    {"recipe", "pipeline"},
+    {"recipe", "phases", "pipeline", "outcome"},
     {"search"},
     {"compression", "loading"},
     {"train"},
@@ -37,11 +37,14 @@ ROWS = [
     {"file"},
     {"code"},
     {"kernels"},
-    {"records", "dtypes", "errors", "atomic"},
+    {"records", "dtypes", "errors", "atomic", "checkout"},
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
 # Stages never import each other, nor do rooms of any row that is not named here.
-SAME_ROW = [{"records", "dtypes", "errors", "atomic"}, {"recipe", "pipeline"}]
+SAME_ROW = [
+    {"records", "dtypes", "errors", "atomic", "checkout"},
+    {"recipe", "phases", "pipeline", "outcome"},
+]
 
 WITHOUT_TORCH = {
     "records",

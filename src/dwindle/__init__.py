@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dwindle.compression import Result, compress, compress_checkpoint
     from dwindle.errors import DwindleError
     from dwindle.file import Archive
-    from dwindle.file import Archive as open  # noqa: A004
+    from dwindle.file import Archive as open
     from dwindle.loading import load, load_into
 
 __version__ = "0.1.0"

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
-from dwindle.cli import files
+from dwindle.cli import compress, files, train
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    compress.compress,
+    files.decompress,
+    files.inspect,
+    files.verify,
+    train.train,
+    train.evaluate,
+    train.sensitivity,
+    train.demo,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add every command to the application."""
-    for command in (files.inspect, files.verify, files.decompress):
+    for command in COMMANDS:
         app.command()(command)

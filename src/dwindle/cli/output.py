@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ def print_table(
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < left else "right", no_wrap=number >= left)
     for row in rows:
@@ -44,17 +45,18 @@ def say(text: str, *, quiet: bool = False) -> None:
 
 
 @contextmanager
-def progress(total: int, what: str, *, quiet: bool) -> Iterator[Callable[[str], Any]]:
-    """A function to call after each of `total` steps: a bar on a terminal, plain lines elsewhere."""
+def progress(total: int | None, what: str, *, quiet: bool) -> Iterator[Callable[[str], Any]]:
+    """A function to call after each step: a bar on a terminal, plain lines elsewhere.
+
+    Args:
+        total: how many steps there will be, None if that is not known.
+        what: what is being done.
+        quiet: show nothing.
+    """
     if quiet or not sys.stderr.isatty():
-        done = 0
-
-        def line(name: str) -> None:
-            nonlocal done
-            done += 1
-            say(f"{what} {done}/{total}: {name}", quiet=quiet)
-
-        yield line
+        counter = itertools.count(1)
+        end = "" if total is None else f"/{total}"
+        yield lambda name: say(f"{what} {next(counter)}{end}: {name}", quiet=quiet)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

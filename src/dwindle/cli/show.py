@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from dwindle.cli.output import print_table, size
 
 if TYPE_CHECKING:
     from dwindle.code.compare import Comparison
     from dwindle.file import Ledger
+    from dwindle.outcome import Outcome
 
 GAP_WIDTHS = range(2, 9)
 """Gap widths whose filler costs are printed; JSON has all."""
@@ -59,6 +63,83 @@ def comparison(table: Comparison) -> None:
                 fillers.append((tensor.name, width, *map(size, counts)))
     header = ("tensor", "gap bits", "survivors", "fillers", "best", "expected", "worst")
     print_table("\nfillers by gap width", header, fillers)
+
+
+def layers(model: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The paper's table of layers, its own figures in brackets where it has the network."""
+    from dwindle.report.paper import PAPER
+
+    known = PAPER.get(model)
+    table = []
+    for row in rows:
+        paper = known.layers.get(row["name"]) if known else None
+        total = known.total if known and row["name"] == "all" else None
+        density, shared, coded = (paper.density, paper.shared, paper.coded) if paper else total or [None] * 3
+        gaps = row["gap_bits"]
+        table.append(
+            (
+                row["name"],
+                size(row["elements"]),
+                _beside(f"{100 * row['density']:.1f} %", density),
+                _beside(_arrow(row["index_bits"]), _arrow(paper.index_bits) if paper else None),
+                _beside(_arrow(gaps) if gaps else "", _arrow(paper.gap_bits) if paper else None),
+                f"{100 * row['pruned'] / row['original']:.2f} %",
+                _beside(f"{100 * row['shared'] / row['original']:.2f} %", shared),
+                _beside(f"{100 * row['coded'] / row['original']:.2f} %", coded),
+                size(row["coded"]),
+            )
+        )
+    header = ("layer", "weights", "density", "weight bits", "gap bits")
+    sizes = ("pruned", "+ shared", "+ Huffman", "bytes")
+    print_table(f"\n{model}, layer by layer (the paper's figures in brackets)", (*header, *sizes), table)
+
+
+def outcome(model: str, result: Outcome) -> None:
+    """Errors, sizes, and the test examples whose answer changed."""
+    from dwindle.report.paper import PAPER
+
+    known = PAPER.get(model)
+    rows = [("test error before", f"{result.reference_error:.2f} %", known and f"{known.errors[0]:.2f} %")]
+    if result.pruned_error is not None and result.parameters_left:
+        left = f"{size(result.parameters_left)} ({result.parameters / result.parameters_left:.1f}x fewer)"
+        rows.append(("parameters after pruning", left, known and size(known.pruned_parameters)))
+        rows.append(
+            ("test error after pruning", f"{result.pruned_error:.2f} %", known and f"{known.pruned_error} %")
+        )
+    rows += [
+        ("test error of the file", f"{result.test_error:.2f} %", known and f"{known.errors[1]:.2f} %"),
+        ("bytes of the file", size(result.ledger.file_size), known and size(known.file_bytes)),
+        ("rate", f"{result.ledger.rate:.1f}x", known and f"{known.rate}x"),
+    ]
+    if result.same_predictions is not None:
+        same = "yes" if result.same_predictions else "NO"
+        rows.append(("file answers as the model in memory", same, ""))
+    print_table("", ("", "here", "paper"), [(name, here, paper or "") for name, here, paper in rows])
+    before = sum(change.before == change.label for change in result.changed)
+    after = sum(change.after == change.label for change in result.changed)
+    typer.echo(
+        f"\n{len(result.changed)} of 10,000 test digits changed their answer: "
+        f"{after} are right now, {before} were right before"
+    )
+    changed = [(c.index, c.label, c.before, c.after) for c in result.changed]
+    print_table("", ("digit", "true", "before", "after"), changed, left=0)
+
+
+def sensitivity(sparsities: Sequence[float], errors: Mapping[str, Sequence[float]], baseline: float) -> None:
+    """Error against sparsity, a column for each layer."""
+    rows = [
+        (f"{100 * share:.0f} %", *(f"{line[at]:.2f} %" for line in errors.values()))
+        for at, share in enumerate(sparsities)
+    ]
+    print_table(f"error; {baseline:.2f} % with every weight", ("removed", *errors), rows)
+
+
+def _arrow(bits: Sequence[float]) -> str:
+    return f"{bits[0]:.0f}->{bits[1]:.1f}"
+
+
+def _beside(ours: str, paper: object) -> str:
+    return ours if paper is None else f"{ours} ({paper})"
 
 
 def _cell(value: float | None) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dwindle import atomic
+from dwindle.checkout import source_tree
 from dwindle.errors import DataError
 
 MIRRORS = (
@@ -97,16 +98,10 @@ def _installed_folder() -> Path | None:
     variable = os.environ.get("DWINDLE_DATA")
     if variable and (Path(variable) / "mnist").is_dir():
         return Path(variable) / "mnist"
-    repository = _source_tree()
+    repository = source_tree()
     if repository is not None and (repository / "data" / "mnist").is_dir():
         return repository / "data" / "mnist"
     return None
-
-
-def _source_tree() -> Path | None:
-    """The checkout this file lies in (`src/dwindle/data/mnist.py`), or None for an installed package."""
-    root = Path(__file__).resolve().parents[3]
-    return root if (root / "src" / "dwindle").is_dir() and (root / "pyproject.toml").is_file() else None
 
 
 def _read(folder: Path, file: _File) -> bytes:

@@ -132,11 +132,34 @@ def measure(
 
 
 @njit(cache=True, nogil=True)
+def extrapolate(
+    centroids: NDArray[np.float64],
+    means: NDArray[np.float64],
+    older: NDArray[np.float64],
+    ahead: float,
+    trial: NDArray[np.float64],
+) -> bool:
+    """Means carried on by `ahead` times their last move, into `trial`; whether they still ascend.
+
+    A centroid at its mean already, as that of an empty cluster always is, stays.
+    """
+    ascending = True
+    for j in range(np.uint64(len(means))):
+        trial[j] = means[j]
+        if means[j] != centroids[j]:
+            trial[j] += ahead * (means[j] - older[j])
+        if j > np.uint64(0):
+            ascending &= trial[j - np.uint64(1)] <= trial[j]
+    return ascending
+
+
+@njit(cache=True, nogil=True)
 def lloyd(
     values: NDArray[Any],
     shift: float,
     sums: NDArray[Any],
     squares: NDArray[Any],
+    momentum: bool,
     centroids: NDArray[np.float64],
     scratch: NDArray[np.float64],
     cuts: NDArray[np.uint64],
@@ -149,27 +172,42 @@ def lloyd(
         shift: the one of the prefix sums.
         sums: from `block_sums`.
         squares: from `block_sums`.
+        momentum: go beyond the means, the farther the longer that has lowered the cost (Nesterov's sequence),
+            and start over from the means when it has not. The failed iteration counts.
         centroids: ascending, shape (k,), replaced by the last that lowered the cost.
-        scratch: shape (2, k).
+        scratch: shape (4, k).
         cuts: scratch, shape (k + 1,).
-        history: shape (iterations + 1,), written: the squared error at the start and after each iteration.
+        history: shape (iterations + 1,), written: the squared error at the start and after each iteration
+            that lowered it.
 
     Returns:
         How many iterations lowered the cost.
     """
-    means = scratch[0]
-    previous = scratch[1]
+    means, older, trial, fresh = scratch[0], scratch[1], scratch[2], scratch[3]
     place_cuts(values, centroids, cuts)
     history[0] = measure(values, shift, sums, squares, centroids, cuts, means)
-    for step in range(np.uint64(1), np.uint64(len(history))):
-        previous[:] = centroids
-        centroids[:] = means
-        place_cuts(values, centroids, cuts)
-        history[step] = measure(values, shift, sums, squares, centroids, cuts, means)
-        if not history[step] < history[step - np.uint64(1)]:
-            centroids[:] = previous
-            return step - np.uint64(1)
-    return np.uint64(len(history) - 1)
+    older[:] = means
+    lowered = np.uint64(0)
+    streak = 0.0
+    for _ in range(len(history) - 1):
+        ahead = streak / (streak + 3.0)
+        if not extrapolate(centroids, means, older, ahead, trial):
+            streak = 0.0
+            trial[:] = means
+        place_cuts(values, trial, cuts)
+        cost = measure(values, shift, sums, squares, trial, cuts, fresh)
+        if cost < history[lowered]:
+            older[:] = means
+            means[:] = fresh
+            centroids[:] = trial
+            lowered += np.uint64(1)
+            history[lowered] = cost
+            streak += np.float64(momentum)
+        elif streak == 0.0:
+            return lowered
+        else:
+            streak = 0.0
+    return lowered
 
 
 @njit(cache=True, nogil=True)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle.errors import TensorError
-from dwindle.share.kmeans import Init, kmeans
+from dwindle.share.kmeans import kmeans
 from dwindle.share.layer import survivors
+from dwindle.share.starts import Init
 
 Estimate = Literal["entropy", "fixed"]
 

@@ -17,8 +17,8 @@ from dwindle.dtypes import SHAREABLE
 from dwindle.errors import TensorError
 from dwindle.share.allocate import allocate
 from dwindle.share.codebook import effective, set_codebook
-from dwindle.share.kmeans import Init
 from dwindle.share.layer import assign_layer, squared_error
+from dwindle.share.starts import Init
 
 LAYER_TYPES: dict[str, tuple[type[nn.Module], ...]] = {
     "conv": (

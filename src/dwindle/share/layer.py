@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from dwindle import dtypes
 from dwindle.share.assign import assign
-from dwindle.share.kmeans import Init, Sorted, kmeans
+from dwindle.share.kmeans import kmeans
+from dwindle.share.sorted import Sorted
+from dwindle.share.starts import Init
 
 CHUNK = 1 << 20
 """Weights whose errors are held at once."""

@@ -4,7 +4,7 @@ from dwindle.train.confusion import Change, changes, confusion_matrix
 from dwindle.train.evaluate import error, predict
 from dwindle.train.fit import fit_epoch
 from dwindle.train.schedule import cosine
-from dwindle.train.snapshot import load_snapshot, read_progress, save_snapshot
+from dwindle.train.snapshot import load_snapshot, read_model, read_progress, save_snapshot
 
 __all__ = [
     "Change",
@@ -15,6 +15,7 @@ __all__ = [
     "fit_epoch",
     "load_snapshot",
     "predict",
+    "read_model",
     "read_progress",
     "save_snapshot",
 ]

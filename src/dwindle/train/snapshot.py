@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dwindle import atomic
@@ -61,6 +61,16 @@ def read_progress(path: Path) -> dict[str, Any]:
     """
     progress: dict[str, Any] = _read(path)["progress"]
     return progress
+
+
+def read_model(path: Path) -> dict[str, Tensor]:
+    """The state dict of the model in a snapshot, to learn its masks and codebooks from.
+
+    Raises:
+        RunError: if the file is missing, damaged or no snapshot.
+    """
+    state: dict[str, Tensor] = _read(path)["model"]
+    return state
 
 
 def load_snapshot(

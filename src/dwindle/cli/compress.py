@@ -1,0 +1,120 @@
+"""The command that compresses a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from dwindle.cli import show
+from dwindle.cli.output import Force, Json, print_json, progress, say, size
+
+T = TypeVar("T", int, float)
+
+
+def compress(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN", help=".safetensors, .pt (weights only), .npz, or a folder of shards"),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .dwz to write.", show_default=False)],
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            help="Share of weights to remove: 0.9, or by name, pattern or type: conv=0.6,linear=0.9"
+        ),
+    ] = None,
+    bits: Annotated[
+        str, typer.Option(help="Bits of an index: 8, or conv=8,linear=5,head.weight=6; none shares nothing.")
+    ] = "8",
+    init: Annotated[
+        str, typer.Option(help="Start of k-means: linear, density, forgy or optimal.")
+    ] = "linear",
+    coder: Annotated[str, typer.Option(help="huffman, fixed, csr or csc.")] = "huffman",
+    gap_bits: Annotated[
+        int | None, typer.Option(help="Bits of a gap, 1 to 16; the best for each tensor without it.")
+    ] = None,
+    dictionary: Annotated[
+        str, typer.Option(help="One Huffman code per layer, or one for the network.")
+    ] = "layer",
+    key: Annotated[str | None, typer.Option(help="Where a nested state dict is, such as model.ema.")] = None,
+    min_elements: Annotated[int, typer.Option(help="Leave smaller tensors exact.")] = 4096,
+    seed: Annotated[int, typer.Option(help="Of --init forgy.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="Tensors worked on at once.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Compress a checkpoint, without its model's code, and verify the file before returning.
+
+    Without options: 8-bit codebooks for float tensors of two or more dimensions and at least 4,096 elements,
+    everything else exact.
+
+    Example: dwindle compress model.safetensors -o model.dwz --prune 0.8 --bits conv=8,linear=5
+    """
+    from dwindle import atomic
+    from dwindle.code.plan import Coding
+    from dwindle.compression import compress_checkpoint
+    from dwindle.share.kmeans import INITS
+
+    if init not in INITS:
+        raise typer.BadParameter(f"expected one of {', '.join(INITS)}, got {init}", param_hint="--init")
+    try:
+        coding = Coding(coder, gap_bits, dictionary)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    shares = _setting(prune, float, "--prune", lambda share: 0 <= share <= 1, "a share from 0 to 1")
+    widths = _setting(bits, int, "--bits", lambda width: 1 <= width <= 16, "1 to 16 bits")
+    atomic.check_output(output, force=force, inputs=(source,))
+    with progress(None, "compressing", quiet=as_json) as step:
+        result = compress_checkpoint(
+            source,
+            output,
+            key=key,
+            sparsity=shares,
+            bits=widths,
+            init=init,  # type: ignore[arg-type] # checked above
+            coding=coding,
+            min_elements=min_elements,
+            seed=seed,
+            force=force,
+            threads=threads,
+            progress=step,
+        )
+    if as_json:
+        listed = {"notes": result.notes, "skipped": result.skipped}
+        print_json({"source": str(source), "file": str(output), **result.ledger.to_json(), **listed})
+        return
+    show.ledger(f"{output}: {size(result.size)} bytes, {result.rate:.2f}x", result.ledger)
+    for note in result.notes:
+        say(note)
+    for name in result.skipped:
+        say(f"{name}: not a tensor, left out")
+
+
+def _setting(
+    text: str | None, number: Callable[[str], T], option: str, fits: Callable[[T], bool], what: str
+) -> T | dict[str, T | None] | None:
+    """A number, or numbers by key: "8" or "conv=8,linear=5"; "none" leaves alone."""
+
+    def parse(word: str) -> T | None:
+        if word == "none":
+            return None
+        try:
+            value = number(word)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise typer.BadParameter(f"expected {what}, got {word!r}", param_hint=option)
+        return value
+
+    if text is None or "=" not in text:
+        return None if text is None else parse(text)
+    found: dict[str, T | None] = {}
+    for item in text.split(","):
+        key, equals, word = item.rpartition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected key=value, got {item!r}", param_hint=option)
+        found[key] = parse(word)
+    return found

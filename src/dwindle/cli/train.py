@@ -1,0 +1,208 @@
+"""Commands that run recipes and evaluate networks: train, evaluate, demo, sensitivity."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dwindle.cli import show
+from dwindle.cli.output import Json, print_json, say
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dwindle.outcome import Outcome
+    from dwindle.recipe import Recipe
+
+Data = Annotated[Path | None, typer.Option("--data", help="Folder with the MNIST files.", show_default=False)]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, mps.")]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of torch; results are the same only for the same number.")
+]
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A TOML file, or a packaged recipe's name.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Folder of the run; runs/NAME-SEED without it.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint to compress instead of training one.", show_default=False),
+    ] = None,
+    data: Data = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew, whatever is in the folder.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Carry a recipe out: train, prune, share, code, verify, evaluate.
+
+    A run that was stopped, even killed, goes on where its last epoch ended and makes the same file.
+
+    Example: dwindle train lenet-300-100-paper -o runs/lenet
+    """
+    from dwindle.recipe import read_recipe
+
+    plan = read_recipe(recipe)
+    if seed is not None:
+        plan = plan.model_copy(update={"seed": seed})
+    folder = output or Path("runs") / f"{plan.name}-{plan.seed}"
+    _run(plan, folder, reference, data, device, threads, force, as_json)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what it makes.")] = Path(
+        "runs/demo"
+    ),
+    model: Annotated[str, typer.Option(help="lenet-300-100 or lenet-5.")] = "lenet-300-100",
+    data: Data = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compress a LeNet as Deep Compression does, from MNIST to a verified file, and compare with the paper.
+
+    Prunes with retraining, shares with trained centroids, Huffman codes, writes, reads back, evaluates.
+    Starts from the repository's trained network where there is one, and trains it first elsewhere.
+
+    Example: dwindle demo
+    """
+    from dwindle.models import NAMES, reference_checkpoint
+    from dwindle.recipe import read_recipe
+
+    if model not in NAMES:
+        raise typer.BadParameter(f"expected one of {', '.join(NAMES)}, got {model}", param_hint="--model")
+    plan = read_recipe(f"{model}-paper")
+    _run(plan, output, reference_checkpoint(model), data, device, threads, True, as_json)
+
+
+def evaluate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .dwz file or a checkpoint.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="lenet-300-100 or lenet-5; a .dwz may name it itself.", show_default=False),
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Test error of a reference network as read from a file.
+
+    Example: dwindle evaluate runs/demo/model.dwz --model lenet-300-100
+    """
+    from dwindle.data import mnist, pixels
+    from dwindle.models import NAMES
+    from dwindle.outcome import read_network
+    from dwindle.train import error, predict
+
+    if model is not None and model not in NAMES:
+        raise typer.BadParameter(f"expected one of {', '.join(NAMES)}, got {model}", param_hint="--model")
+    name, network = read_network(file, model)
+    digits = mnist(data)
+    wrong = error(predict(network, digits.test_images, prepare=pixels), digits.test_labels)
+    if as_json:
+        print_json({"file": str(file), "model": name, "bytes": file.stat().st_size, "test_error": wrong})
+    else:
+        typer.echo(f"{file}: {name}, {wrong:.2f} % of {len(digits.test_labels)} test digits wrong")
+
+
+def sensitivity(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the table and the figure.")],
+    model: Annotated[str, typer.Option(help="lenet-300-100 or lenet-5.")] = "lenet-300-100",
+    reference: Annotated[
+        Path | None, typer.Option(help="Its checkpoint; the repository's without it.", show_default=False)
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Error against sparsity, each layer pruned alone and without retraining, on 5,000 training digits.
+
+    Example: dwindle sensitivity --model lenet-5 -o runs/sensitivity
+    """
+    from dwindle.data import mnist, pixels, split
+    from dwindle.errors import CheckpointError
+    from dwindle.models import reference_checkpoint
+    from dwindle.outcome import read_network
+    from dwindle.prune import scan_sensitivity
+    from dwindle.report import figures
+    from dwindle.train import error, predict
+
+    checkpoint = reference or reference_checkpoint(model)
+    if checkpoint is None:
+        raise CheckpointError(f"{model}: expected --reference CHECKPOINT, got none and no repository")
+    _, network = read_network(checkpoint, model)
+    digits = mnist(data)
+    _, held_out = split(len(digits.train_labels), 5000)
+    images, labels = digits.train_images[held_out], digits.train_labels[held_out]
+
+    def accuracy(candidate: nn.Module) -> float:
+        return 100 - error(predict(candidate, images, prepare=pixels), labels)
+
+    scan = scan_sensitivity(network, accuracy)
+    errors = {name: [100 - score for score in scores] for name, scores in scan.scores.items()}
+    output.mkdir(parents=True, exist_ok=True)
+    figure = output / f"sensitivity-{model}.png"
+    figures.sensitivity(figure, scan.sparsities, errors, f"{model}: each layer pruned alone")
+    if as_json:
+        print_json(
+            {"model": model, "baseline": 100 - scan.baseline, "sparsities": scan.sparsities, "errors": errors}
+        )
+        return
+    show.sensitivity(scan.sparsities, errors, 100 - scan.baseline)
+    say(f"wrote {figure}")
+
+
+def _run(
+    plan: Recipe,
+    folder: Path,
+    reference: Path | None,
+    data: Path | None,
+    device: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run a recipe in a folder, measure it, draw it, print it."""
+    import torch
+
+    from dwindle.data import mnist
+    from dwindle.outcome import measure
+    from dwindle.pipeline import run_recipe
+    from dwindle.report.run import write_report
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    started = time.perf_counter()
+    digits = mnist(data)
+    model = run_recipe(
+        plan,
+        folder,
+        digits,
+        reference=reference,
+        force=force,
+        device=device,
+        log=lambda line: say(f"{time.perf_counter() - started:6.1f} s  {line}", quiet=as_json),
+    )
+    outcome = measure(plan, folder, digits, model.cpu())
+    facts = {"seed": plan.seed, "threads": torch.get_num_threads(), "device": device}
+    facts["seconds"] = round(time.perf_counter() - started, 1)
+    written = write_report(plan, outcome, folder, facts)
+    if as_json:
+        print_json(written.content)
+        return
+    _print(plan, outcome, written.content)
+    say(f"wrote {', '.join(str(path) for path in written.files)}")
+
+
+def _print(plan: Recipe, outcome: Outcome, content: dict[str, Any]) -> None:
+    show.layers(plan.model, content["layers"])
+    show.outcome(plan.model, outcome)

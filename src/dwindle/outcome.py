@@ -1,0 +1,150 @@
+"""What a run came to: test errors before and after, each looked at once, and every byte of the file."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dwindle import bind
+from dwindle.data import Mnist, pixels
+from dwindle.errors import CheckpointError
+from dwindle.file import Archive, Ledger, ledger
+from dwindle.file.layout import MAGIC
+from dwindle.io import read_checkpoint
+from dwindle.loading import load_into
+from dwindle.models import build
+from dwindle.pipeline import RunFolder
+from dwindle.recipe import Recipe
+from dwindle.train import Change, changes, confusion_matrix, error, predict
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run, measured.
+
+    Attributes:
+        file: the compressed file.
+        ledger: where its bytes go.
+        parameters: of the network.
+        parameters_left: after pruning, biases included; None without pruning.
+        reference_error: percent of test examples the network before compression gets wrong.
+        pruned_error: likewise after pruning and retraining; None without pruning.
+        test_error: likewise of the network as read from the file.
+        same_predictions: whether the file's predictions equal those of the compressed model in memory on
+            every test example; None where there is no such model.
+        confusion_before: rows true classes, columns answers, before compression.
+        confusion_after: likewise of the network as read from the file.
+        changed: test examples whose answer changed.
+    """
+
+    file: Path
+    ledger: Ledger
+    parameters: int
+    parameters_left: int | None
+    reference_error: float
+    pruned_error: float | None
+    test_error: float
+    same_predictions: bool | None
+    confusion_before: Tensor
+    confusion_after: Tensor
+    changed: tuple[Change, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as JSON types."""
+        return {
+            "file": str(self.file),
+            "bytes": self.ledger.file_size,
+            "rate": self.ledger.rate,
+            "parameters": self.parameters,
+            "parameters_left": self.parameters_left,
+            "reference_error": self.reference_error,
+            "pruned_error": self.pruned_error,
+            "test_error": self.test_error,
+            "same_predictions": self.same_predictions,
+            "confusion_before": self.confusion_before.tolist(),
+            "confusion_after": self.confusion_after.tolist(),
+            "changed": [asdict(change) for change in self.changed],
+            "ledger": self.ledger.to_json(),
+        }
+
+
+def measure(recipe: Recipe, folder: Path, data: Mnist, model: nn.Module | None = None) -> Outcome:
+    """Evaluate the networks a finished run left in its folder.
+
+    Args:
+        recipe: what was run.
+        folder: where.
+        data: its test set is used.
+        model: the compressed model in memory, to compare the file's predictions with.
+
+    Raises:
+        FileError: if the compressed file is damaged.
+        CheckpointError: if one of the others is.
+    """
+    at = RunFolder(folder)
+    before = _predict(_load(recipe.model, at.reference), data)
+    after = _predict(load_into(build(recipe.model), at.compressed), data)
+    pruned_error = left = None
+    if recipe.prune:
+        pruned = _load(recipe.model, at.pruned)
+        pruned_error = error(_predict(pruned, data), data.test_labels)
+        left = sum(int(torch.count_nonzero(p)) if p.ndim > 1 else p.numel() for p in pruned.parameters())
+    with Archive(at.compressed) as archive:
+        book = ledger(archive)
+    return Outcome(
+        file=at.compressed,
+        ledger=book,
+        parameters=sum(parameter.numel() for parameter in build(recipe.model).parameters()),
+        parameters_left=left,
+        reference_error=error(before, data.test_labels),
+        pruned_error=pruned_error,
+        test_error=error(after, data.test_labels),
+        same_predictions=None if model is None else torch.equal(after, _predict(model, data)),
+        confusion_before=confusion_matrix(before, data.test_labels, CLASSES),
+        confusion_after=confusion_matrix(after, data.test_labels, CLASSES),
+        changed=tuple(changes(before, after, data.test_labels)),
+    )
+
+
+def read_network(path: Path, name: str | None) -> tuple[str, nn.Module]:
+    """A reference network with the values of a `.dwz` file or a checkpoint.
+
+    Args:
+        path: the file.
+        name: which network; a `.dwz` file written by a recipe names it itself.
+
+    Returns:
+        The network's name, and the network.
+
+    Raises:
+        CheckpointError: if nothing says which network it is, or the file holds another.
+        FileError: if the `.dwz` file is damaged.
+    """
+    with path.open("rb") if path.is_file() else contextlib.nullcontext() as stream:
+        compressed = stream is not None and stream.read(len(MAGIC)) == MAGIC
+    if not compressed:
+        if name is None:
+            raise CheckpointError(f"{path}: expected --model to say which network this is, got none")
+        return name, _load(name, path)
+    with Archive(path) as archive:
+        name = name or archive.metadata.get("model")
+    if name is None:
+        raise CheckpointError(f"{path}: expected --model to say which network this is, got none")
+    return name, load_into(build(name), path)
+
+
+def _load(name: str, path: Path) -> nn.Module:
+    model = build(name)
+    bind.load_records(model, read_checkpoint(path).records, str(path))
+    return model
+
+
+def _predict(model: nn.Module, data: Mnist) -> Tensor:
+    return predict(model, data.test_images, prepare=pixels)

@@ -1,0 +1,194 @@
+"""Recipes: a whole run, from training to the file, as TOML."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dwindle.code.plan import Coding
+from dwindle.errors import RecipeError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Bits = Annotated[int, Field(ge=1, le=16)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Training(_Section):
+    """Stochastic gradient descent with Nesterov momentum; the rate falls by half a cosine.
+
+    Attributes:
+        epochs: passes over the training set.
+        lr: learning rate at the start.
+        final_lr: learning rate at the end; a hundredth of `lr` if not given.
+        momentum: 0 to 1.
+        weight_decay: L2 penalty on all that is trained.
+        batch: examples a step.
+        shift: largest random translation of an image, in pixels.
+    """
+
+    epochs: Annotated[int, Field(ge=0)]
+    lr: Positive
+    final_lr: Positive | None = None
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    batch: Annotated[int, Field(ge=1)] = 128
+    shift: Annotated[int, Field(ge=0)] = 0
+
+
+class Reference(Training):
+    """Training the network that is compressed.
+
+    Attributes:
+        dropout: rate of the network's dropout.
+    """
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Pruning(Training):
+    """Removing a little and retraining, again and again; `epochs` follow the last round.
+
+    Attributes:
+        sparsity: share of weights gone in the end, by tensor.
+        schedule: "gradual" removes most in the first rounds (cubic), "iterative" the same fraction of what is
+            left each round.
+        rounds: how often weights are removed.
+        epochs_between: passes over the training set after each round but the last, at rate `lr`.
+        correct_dropout: lower the dropout as connections go (Han et al. 2015, section 3.2).
+    """
+
+    sparsity: Annotated[dict[str, Share], Field(min_length=1)]
+    schedule: Literal["gradual", "iterative"] = "gradual"
+    rounds: Annotated[int, Field(ge=1)] = 1
+    epochs_between: Annotated[int, Field(ge=0)] = 1
+    correct_dropout: bool = True
+
+
+class Sharing(Training):
+    """Sharing weights, then training the centroids.
+
+    Attributes:
+        bits: width of an index, by tensor or layer type.
+        init: start of k-means.
+    """
+
+    bits: Annotated[dict[str, Bits], Field(min_length=1)]
+    init: Literal["linear", "density", "forgy", "optimal"] = "linear"
+
+
+class Coder(_Section):
+    """How the file is coded.
+
+    Attributes:
+        coder: "huffman", "fixed", "csr" or "csc".
+        gap_bits: width of a gap; the best for each tensor if not given.
+        dictionary: one Huffman code per layer or for the whole network.
+    """
+
+    coder: Literal["huffman", "fixed", "csr", "csc"] = "huffman"
+    gap_bits: Bits | None = None
+    dictionary: Literal["layer", "network"] = "layer"
+
+    @property
+    def coding(self) -> Coding:
+        """The same as the coder takes it."""
+        return Coding(self.coder, self.gap_bits, self.dictionary)
+
+
+class Recipe(_Section):
+    """A run.
+
+    Attributes:
+        name: of the run.
+        model: one of `models.NAMES`.
+        data: the data set.
+        seed: of initial weights, data order, dropout and k-means.
+        validation: training examples held out and evaluated on after every epoch, to choose settings by.
+        reference: how the network is trained.
+        prune: how it is pruned; left out, it is not.
+        share: how its weights are shared; left out, they are not.
+        code: how the file is coded.
+    """
+
+    name: str
+    model: str
+    data: Literal["mnist"] = "mnist"
+    seed: Annotated[int, Field(ge=0)] = 0
+    validation: Annotated[int, Field(ge=0, lt=60000)] = 0
+    reference: Reference
+    prune: Pruning | None = None
+    share: Sharing | None = None
+    code: Coder = Coder()
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """Read a recipe from a file, or one that comes with the package by its name.
+
+    Args:
+        path: a TOML file; where there is none, a name such as "lenet-5-paper", with or without ".toml".
+
+    Raises:
+        RecipeError: if there is no such recipe, it is no TOML, or a key or value is wrong.
+    """
+    file = Path(path)
+    name = file.name.removesuffix(".toml")
+    try:
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+        elif str(file.parent) == "." and name in packaged_recipes():
+            text = (resources.files("dwindle") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        else:
+            known = ", ".join(packaged_recipes())
+            raise RecipeError(f"{path}: expected a TOML file or one of {known}, got neither")
+        return parse_recipe(tomllib.loads(text), str(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: expected a recipe in TOML, got: {error}") from error
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    found = (resources.files("dwindle") / "recipes").iterdir()
+    return sorted(item.name.removesuffix(".toml") for item in found if item.name.endswith(".toml"))
+
+
+def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
+    """A recipe from what TOML says.
+
+    Args:
+        content: the parsed file.
+        source: where it is from, for errors.
+
+    Raises:
+        RecipeError: at the first wrong key or value, with the nearest name that is right.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(first["loc"][-1]), _keys(first["loc"][:-1]), n=1, cutoff=0)
+            text = f"{source}: {place}: expected a known key such as {near[0]}, got another"
+            raise RecipeError(text) from error
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise RecipeError(f"{source}: {place}: {first['msg'].lower()}{got}") from error
+
+
+def _keys(place: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section at `place`."""
+    sections: dict[str, type[BaseModel]] = {
+        "reference": Reference,
+        "prune": Pruning,
+        "share": Sharing,
+        "code": Coder,
+    }
+    return list((sections[str(place[0])] if place else Recipe).model_fields)
