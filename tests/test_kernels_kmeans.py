@@ -105,8 +105,11 @@ def test_lloyd_follows_the_textbook():
             )
         got, history = start.copy(), np.empty(iterations + 1)
         sums, squares = prefixes(values, values[350])
-        scratch, cuts = np.empty((2, 5)), np.empty(6, np.uint64)
-        assert kernels.lloyd(values, values[350], sums, squares, got, scratch, cuts, history) == iterations
+        scratch, cuts = np.empty((4, 5)), np.empty(6, np.uint64)
+        assert (
+            kernels.lloyd(values, values[350], sums, squares, False, got, scratch, cuts, history)
+            == iterations
+        )
         np.testing.assert_allclose(got, oracle, atol=1e-12)
         assert got[0] == -40.0
         assert history[-1] == pytest.approx((np.abs(values[:, None] - oracle).min(axis=1) ** 2).sum())

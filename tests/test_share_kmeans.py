@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from dwindle.errors import TensorError
 from dwindle.share.assign import assign
-from dwindle.share.kmeans import BINS, INITS, Sorted, kmeans
+from dwindle.share.kmeans import kmeans
+from dwindle.share.sorted import Sorted
+from dwindle.share.starts import BINS, INITS
 
 FLOATS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 
@@ -52,15 +54,25 @@ def test_finds_what_it_reports(init, dtype):
     np.testing.assert_array_equal(np.bincount(indices, minlength=9), found.counts)
 
 
+@pytest.mark.parametrize("momentum", [False, True])
 @pytest.mark.parametrize("init", INITS)
-def test_cost_never_rises(init):
+def test_cost_never_rises(init, momentum):
     """Measured from outside: stopping one iteration later never costs more."""
     values = np.random.default_rng(4).standard_t(3, 3000).astype(np.float32)
-    costs = [mse(values, kmeans(values, 12, init=init, iterations=i).centroids) for i in range(12)]
+    found = [kmeans(values, 12, init=init, iterations=i, momentum=momentum) for i in range(40)]
+    costs = [mse(values, clustering.centroids) for clustering in found]
     assert all(late <= early * (1 + 1e-6) for early, late in itertools.pairwise(costs))
-    history = kmeans(values, 12, init=init).history
-    np.testing.assert_allclose(history[: len(costs)], costs[: len(history)], rtol=1e-5)
-    assert list(history) == sorted(history, reverse=True)
+    for i, (clustering, cost) in enumerate(zip(found, costs, strict=True)):
+        assert clustering.history[-1] == pytest.approx(cost, rel=1e-5)
+        assert len(clustering.history) <= i + 1
+        assert list(clustering.history) == sorted(set(clustering.history), reverse=True)
+
+
+def test_momentum_gets_further():
+    values = np.random.default_rng(5).laplace(size=20_000).astype(np.float32)
+    plain = kmeans(values, 32, momentum=False).mse
+    patient = kmeans(values, 32, momentum=False, iterations=5000).mse
+    assert kmeans(values, 32).mse < patient + 0.1 * (plain - patient)
 
 
 def test_the_papers_starts():
@@ -122,11 +134,28 @@ def test_few_values(init):
     assert (one.centroids.tolist(), one.counts.tolist()) == ([3.0], [3])
 
 
-def test_a_cluster_without_values_keeps_its_centroid():
+def test_no_start_leaves_clusters_empty():
     values = np.array([0, 1, 2, 3, 100], np.float32)
-    found = kmeans(values, 4, init="linear")
-    np.testing.assert_allclose(found.centroids, [1.5, 100 / 3, 200 / 3, 100], rtol=1e-6)
-    assert found.counts.tolist() == [4, 0, 0, 1]
+    found = kmeans(values, 4, init="linear", iterations=0)
+    assert sorted(found.counts.tolist()) == [1, 1, 1, 2]
+    assert found.centroids[-1] == 100
+    rng = np.random.default_rng(10)
+    pruned = rng.normal(size=5000)
+    pruned = pruned[np.abs(pruned) > 1.5].astype(np.float32)
+    for init in INITS:
+        assert kmeans(pruned, 31, init=init, iterations=0).counts.all()
+        assert kmeans(np.append(pruned, np.repeat(pruned[:2], 999)), 31, init=init, iterations=0).counts.all()
+    # The clusters that were not empty start where they always did.
+    kept = np.linspace(pruned.min(), pruned.max(), 31)[[0, -1]]
+    np.testing.assert_allclose(kmeans(pruned, 31, iterations=0).centroids[[0, -1]], kept, rtol=1e-6)
+
+
+def test_neighbouring_floats_split():
+    """The mean of two neighbours rounds to one of them."""
+    ones = np.float32(1).view(np.uint32) + np.arange(6, dtype=np.uint32)
+    values = np.append(ones.view(np.float32), np.float32(1e6))
+    found = kmeans(values, 6, iterations=0)
+    assert sorted(found.counts.tolist()) == [1, 1, 1, 1, 1, 2]
 
 
 def test_heavy_ties():

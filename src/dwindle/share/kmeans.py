@@ -16,7 +16,9 @@ from dwindle.kernels import kmeans as kernels
 from dwindle.records import MAX_ENTRIES
 from dwindle.share import starts
 from dwindle.share.sorted import Sorted
-from dwindle.share.starts import Init
+from dwindle.share.starts import INITS, Init
+
+__all__ = ["INITS", "OPTIMAL_MAX", "Clustering", "Init", "kmeans"]
 
 OPTIMAL_MAX = 1024
 """Most clusters of `init="optimal"`: its table takes 2 * k * BINS bytes."""
@@ -101,8 +103,8 @@ def kmeans(
 
 
 def _check(k: int, init: str, iterations: int) -> None:
-    if init not in starts.INITS:
-        raise ValueError(f"expected init to be one of {', '.join(starts.INITS)}, got {init!r}")
+    if init not in INITS:
+        raise ValueError(f"expected init to be one of {', '.join(INITS)}, got {init!r}")
     most = OPTIMAL_MAX if init == "optimal" else MAX_ENTRIES
     if not 1 <= k <= most:
         raise ValueError(f"expected 1 to {most} clusters with init={init!r}, got {k}")
