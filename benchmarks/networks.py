@@ -1,0 +1,297 @@
+"""`dwindle compress` on checkpoints with AlexNet's and VGG-16's shapes: time, memory, and bytes by layer.
+
+    python -m benchmarks.networks --network vgg-16 --json results/vgg-16.json
+
+The checkpoint is made here: float32, seeded Laplace weights, in each layer of the deviation that keeps a
+signal's size (He initialisation). The command itself compresses it with the densities, bits and gap bits of
+Han et al. 2016, in a process of its own: first without compiled code, then with what that run left. Then the
+file is inspected, verified and decompressed. Linux only: memory is read from /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dwindle.file import Archive, ledger
+from dwindle.file.reader import default_threads
+from dwindle.report.layers import LayerRow, layer_table
+
+SEED = 0
+BITS = {"conv": 8, "linear": 5}
+CHUNK = 1 << 20
+"""Weights made at once: this process must stay smaller than those it measures, which inherit its peak."""
+
+INTERVAL = 0.01
+"""Seconds between two looks at a process's memory."""
+
+
+class Layer(NamedTuple):
+    """The weights NAME.weight, beside NAME.bias of one element a row, and the paper's figures for them.
+
+    Attributes:
+        name: without ".weight".
+        shape: of the weights.
+        density: percent of the weights left.
+        index_bits: mean bits of an index after Huffman coding.
+        gap_bits: mean bits of a gap after Huffman coding.
+        shared: size after pruning and sharing, percent of the original.
+        coded: size after Huffman coding too.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    density: int
+    index_bits: float
+    gap_bits: float
+    shared: float
+    coded: float
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network's layers, the width of its gaps, and the paper's totals of sizes."""
+
+    layers: tuple[Layer, ...]
+    gap_bits: int
+    shared: float
+    coded: float
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every weight and bias."""
+        found: dict[str, tuple[int, ...]] = {}
+        for layer in self.layers:
+            found |= {f"{layer.name}.weight": layer.shape, f"{layer.name}.bias": layer.shape[:1]}
+        return found
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return sum(math.prod(shape) for shape in self.tensors.values())
+
+
+ALEXNET = Network(
+    # Caffe's: conv2, conv4 and conv5 in two groups. Han et al. 2016, table 4.
+    layers=(
+        Layer("conv1", (96, 3, 11, 11), 84, 6.3, 1.2, 32.6, 20.53),
+        Layer("conv2", (256, 48, 5, 5), 38, 5.5, 2.3, 14.5, 9.43),
+        Layer("conv3", (384, 256, 3, 3), 35, 5.1, 2.6, 13.1, 8.44),
+        Layer("conv4", (384, 192, 3, 3), 37, 5.2, 2.5, 14.1, 9.11),
+        Layer("conv5", (256, 192, 3, 3), 37, 5.6, 2.5, 14.0, 9.43),
+        Layer("fc6", (4096, 9216), 9, 3.9, 3.2, 3.0, 2.39),
+        Layer("fc7", (4096, 4096), 9, 3.6, 3.7, 3.0, 2.46),
+        Layer("fc8", (1000, 4096), 25, 4.0, 3.2, 7.3, 5.85),
+    ),
+    gap_bits=4,
+    shared=3.7,
+    coded=2.88,
+)
+
+VGG_16 = Network(
+    # Han et al. 2016, table 5.
+    layers=(
+        Layer("conv1_1", (64, 3, 3, 3), 58, 6.8, 1.7, 40.0, 29.97),
+        Layer("conv1_2", (64, 64, 3, 3), 22, 6.5, 2.6, 9.8, 6.99),
+        Layer("conv2_1", (128, 64, 3, 3), 34, 5.6, 2.4, 14.3, 8.91),
+        Layer("conv2_2", (128, 128, 3, 3), 36, 5.9, 2.3, 14.7, 9.31),
+        Layer("conv3_1", (256, 128, 3, 3), 53, 4.8, 1.8, 21.7, 11.15),
+        Layer("conv3_2", (256, 256, 3, 3), 24, 4.6, 2.9, 9.7, 5.67),
+        Layer("conv3_3", (256, 256, 3, 3), 42, 4.6, 2.2, 17.0, 8.96),
+        Layer("conv4_1", (512, 256, 3, 3), 32, 4.6, 2.6, 13.1, 7.29),
+        Layer("conv4_2", (512, 512, 3, 3), 27, 4.2, 2.9, 10.9, 5.93),
+        Layer("conv4_3", (512, 512, 3, 3), 34, 4.4, 2.5, 14.0, 7.47),
+        Layer("conv5_1", (512, 512, 3, 3), 35, 4.7, 2.5, 14.3, 8.00),
+        Layer("conv5_2", (512, 512, 3, 3), 29, 4.6, 2.7, 11.7, 6.52),
+        Layer("conv5_3", (512, 512, 3, 3), 36, 4.6, 2.3, 14.8, 7.79),
+        Layer("fc6", (4096, 25088), 4, 3.6, 3.5, 1.6, 1.10),
+        Layer("fc7", (4096, 4096), 4, 4.0, 4.3, 1.5, 1.25),
+        Layer("fc8", (1000, 4096), 23, 4.0, 3.4, 7.1, 5.24),
+    ),
+    gap_bits=5,
+    shared=3.2,
+    coded=2.05,
+)
+
+NETWORKS = {"alexnet": ALEXNET, "vgg-16": VGG_16}
+
+
+def make_checkpoint(path: Path, network: Network) -> None:
+    """Write the checkpoint tensor by tensor, a chunk of it at a time in memory."""
+    header, position = {}, 0
+    for name, shape in network.tensors.items():
+        end = position + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    random = np.random.default_rng(SEED)
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for shape in network.tensors.values():
+            left = math.prod(shape)
+            # Scale s means a variance of 2 s ** 2; He initialisation asks for 2 / inputs.
+            scale = 1 / math.sqrt(math.prod(shape[1:]))
+            while left:
+                part = random.laplace(scale=scale, size=min(left, CHUNK)).astype("<f4")
+                stream.write(part.data)
+                left -= len(part)
+
+
+def measured(arguments: list[str], cache: Path) -> tuple[dict[str, Any], str]:
+    """Run `dwindle` in a process of its own: seconds, peak memory in MB (10 ** 6 bytes), and what it printed.
+
+    `peak` counts every resident page, those of mapped files too; `peak_anonymous` only memory of its own.
+    """
+    program = str(Path(sys.executable).with_name("dwindle"))
+    with tempfile.TemporaryFile() as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [program, *arguments], stdout=output, env=os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+        )
+        anonymous, done = 0, 0
+        while not done:
+            time.sleep(INTERVAL)
+            anonymous = max(anonymous, _anonymous(process.pid))
+            done, status, used = os.wait4(process.pid, os.WNOHANG)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        printed = output.read().decode()
+    if process.returncode:
+        raise RuntimeError(f"expected {arguments[0]} to end well, got status {process.returncode}: {printed}")
+    figures = {
+        "wall_seconds": round(wall, 2),
+        "user_seconds": round(used.ru_utime, 2),
+        "system_seconds": round(used.ru_stime, 2),
+        "peak_mb": round(used.ru_maxrss * 1024 / 1e6),
+        "peak_anonymous_mb": round(anonymous / 1e6),
+    }
+    return figures, printed
+
+
+def _anonymous(pid: int) -> int:
+    """Resident bytes of a process that no file backs; 0 once it has ended."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    return 0
+
+
+def compare(layer: Layer, row: LayerRow, gap_bits: int, bounds: dict[str, float]) -> dict[str, Any]:
+    """A layer's figures beside the paper's; sizes in percent of the original, bits by stored entry."""
+    fixed = BITS["conv" if len(layer.shape) > 2 else "linear"]
+    stored = row.gap_bits is not None
+    return {
+        "weights": row.elements,
+        "density": round(100 * row.density, 2),
+        "fillers": round((row.entries - row.survivors) / row.survivors, 4) if stored else None,
+        "index_bits": {
+            "fixed": row.index_bits[0],
+            "coded": round(row.index_bits[1], 2),
+            "entropy": round(8 * bounds["indices"] / row.entries, 2),
+            "paper": [fixed, layer.index_bits],
+        },
+        "gap_bits": {
+            "fixed": row.gap_bits[0] if row.gap_bits else None,
+            "coded": round(row.gap_bits[1], 2) if row.gap_bits else None,
+            "entropy": round(8 * bounds["gaps"] / row.entries, 2) if row.gap_bits else None,
+            "paper": [gap_bits, layer.gap_bits],
+        },
+        "shared_percent": [round(100 * row.shared / row.original, 2), layer.shared],
+        "coded_percent": [round(100 * row.coded / row.original, 2), layer.coded],
+        "coded_bytes": row.coded,
+    }
+
+
+def run(name: str, network: Network, folder: Path) -> dict[str, Any]:
+    """Every figure but those of the machine."""
+    source, target, back = folder / "in.safetensors", folder / "out.dwz", folder / "back.safetensors"
+    make_checkpoint(source, network)
+    command = ["compress", str(source), "-o", str(target)]
+    command += ["--prune", ",".join(f"{x.name}.weight={1 - x.density / 100:.2f}" for x in network.layers)]
+    command += ["--bits", ",".join(f"{kind}={bits}" for kind, bits in BITS.items())]
+    command += ["--gap-bits", str(network.gap_bits), "--min-elements", "1", "--json"]
+    cache = folder / "cache"
+    commands: dict[str, Any] = {"compress_cold": measured(command, cache)[0]}
+    cold = target.read_bytes()
+    commands["compress"], _ = measured([*command, "--force"], cache)
+    if target.read_bytes() != cold:
+        raise RuntimeError("expected the same bytes twice")
+    commands["inspect"], printed = measured(["inspect", str(target), "--json"], cache)
+    commands["verify"], _ = measured(["verify", str(target)], cache)
+    commands["decompress"], _ = measured(["decompress", str(target), "-o", str(back)], cache)
+    bounds: dict[str, dict[str, float]] = {}
+    for line in json.loads(printed)["lines"]:
+        if line["bound"] is not None:
+            bounds.setdefault(line["tensor"], {})[line["part"]] = line["bound"]
+    with Archive(target) as archive:
+        book = ledger(archive)
+        rows = {row.name: row for row in layer_table(archive, book)}
+    shared = sum(row.shared for row in rows.values()) + book.size(part="raw")
+    layers = {
+        layer.name: compare(
+            layer, rows[f"{layer.name}.weight"], network.gap_bits, bounds[f"{layer.name}.weight"]
+        )
+        for layer in network.layers
+    }
+    paths = {str(source): f"{name}.safetensors", str(target): f"{name}.dwz"}
+    return {
+        "compress_command": " ".join(["dwindle", *(paths.get(word, word) for word in command)]),
+        "parameters": network.parameters,
+        "original_bytes": book.original,
+        "file_bytes": book.file_size,
+        "rate": round(book.rate, 2),
+        "shared_percent": [round(100 * shared / book.original, 2), network.shared],
+        "coded_percent": [round(100 / book.rate, 2), network.coded],
+        "commands": commands,
+        "layers": layers,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", choices=NETWORKS, required=True)
+    parser.add_argument("--json", type=Path, required=True, help="where to write the figures")
+    chosen = parser.parse_args()
+    before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        figures = run(chosen.network, NETWORKS[chosen.network], Path(folder))
+    report = {
+        "command": f"python -m benchmarks.networks --network {chosen.network} --json {chosen.json}",
+        "seed": SEED,
+        "distribution": "Laplace, float32",
+        "threads": default_threads(),
+        "cores": os.cpu_count(),
+        "load_before": round(before, 2),
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version()}
+        | {
+            package: importlib.metadata.version(package) for package in ("dwindle", "torch", "numpy", "numba")
+        },
+        "pairs": "[here, the paper]",
+        **figures,
+    }
+    text = json.dumps(report, indent=2)
+    print(text)
+    chosen.json.parent.mkdir(parents=True, exist_ok=True)
+    chosen.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
