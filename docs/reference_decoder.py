@@ -2,8 +2,8 @@
 
     python docs/reference_decoder.py FILE.dwz [-o OUT.npz]
 
-Written for reading, not for speed. Element types that NumPy has not (bfloat16, float8) come as their bits,
-in unsigned integers of the same width.
+Written for reading, not for speed nor against hostile files: the limits of section 8 are left out. Element
+types that NumPy has not (bfloat16, float8) come as their bits, in unsigned integers of the same width.
 """
 
 from __future__ import annotations

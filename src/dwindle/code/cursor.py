@@ -70,7 +70,7 @@ class Cursor:
 
     def prefixed(self) -> memoryview:
         """The next length-prefixed bytes."""
-        return self.take(self.varint(len(self.data) - self.offset, "a length"))
+        return self.take(self.varint(what="a length"))
 
     def end(self) -> None:
         """Refuse bytes that nothing accounts for."""

@@ -1,0 +1,82 @@
+"""One block to bytes and back, and what its bytes were."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import strategies as make
+from dwindle.code import blocks, sparse
+from dwindle.code.plan import ARRANGEMENTS, BLOCK, Code, Coding, Plan, choose, count
+from dwindle.errors import CorruptError
+
+
+def decode(data, plan, record):
+    out = np.empty_like(record.indices)
+    return out, blocks.decode(memoryview(data), plan, sparse.matrix_shape(record.shape), out)
+
+
+@given(make.shareds(), make.codings)
+@settings(max_examples=80, deadline=None)
+def test_any_block(record, coding):
+    plan = choose(record, coding, count(record))
+    if not blocks.block_count(plan, len(record.indices)):
+        return
+    data = blocks.encode(record.indices, plan, sparse.matrix_shape(record.shape))
+    out, parts = decode(data, plan, record)
+    assert np.array_equal(out, record.indices)
+    assert sum(part.size for part in parts) == len(data)
+    for size in range(len(data)):
+        with pytest.raises(CorruptError):
+            decode(data[:size], plan, record)
+    with pytest.raises(CorruptError):
+        decode(data + b"\x00", plan, record)
+
+
+@given(st.binary(max_size=40), st.sampled_from(ARRANGEMENTS), st.booleans(), st.integers(1, 16))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes(data, arrangement, coded, width):
+    """Whatever the bytes, the result is an error or indices within the codebook."""
+    code = Code(np.array([2, 2, 2, 3, 3], np.uint8)) if coded and arrangement in ("dense", "gaps") else None
+    zero = None if arrangement == "dense" else 0
+    plan = Plan(arrangement, 3, zero, width if arrangement == "gaps" else 0, code, code)
+    out = np.full(24, 99, np.uint8)
+    try:
+        parts = blocks.decode(memoryview(data), plan, (4, 6), out)
+    except CorruptError:
+        return
+    assert int(out.max()) < 3
+    assert sum(part.size for part in parts) == len(data)
+
+
+def test_parts_by_arrangement():
+    record = make.pruned((20, 30), 8, 0.2)
+    kinds = {}
+    for arrangement in ARRANGEMENTS:
+        gap_bits = 4 if arrangement == "gaps" else 0
+        plan = Plan(arrangement, 8, None if arrangement == "dense" else 0, gap_bits)
+        out, parts = decode(blocks.encode(record.indices, plan, (20, 30)), plan, record)
+        assert np.array_equal(out, record.indices)
+        kinds[arrangement] = [part.kind for part in parts]
+    matrix = ["counts", "pointers", "places", "indices"]
+    assert kinds == {
+        "dense": ["indices"],
+        "gaps": ["counts", "gaps", "indices"],
+        "csr": matrix,
+        "csc": matrix,
+    }
+
+
+def test_where_tensors_are_cut():
+    dense, csr = Plan("dense", 2), Plan("csr", 2, 0)
+    sizes = {0: 0, 1: 1, BLOCK: 1, BLOCK + 1: 2, 3 * BLOCK: 3}
+    assert {n: blocks.block_count(dense, n) for n in sizes} == sizes
+    assert [blocks.block_count(csr, n) for n in (0, 1, 3 * BLOCK)] == [0, 1, 1]
+    assert blocks.block_range(dense, BLOCK + 5, 1) == slice(BLOCK, BLOCK + 5)
+    assert blocks.block_range(csr, BLOCK + 5, 0) == slice(0, BLOCK + 5)
+
+
+def test_coding_is_what_a_user_asked():
+    record = make.pruned((50, 60), 8, 0.1)
+    plan = choose(record, Coding("fixed", gap_bits=4), count(record))
+    assert (plan.arrangement, plan.gap_bits, plan.gap_code) == ("gaps", 4, None)
