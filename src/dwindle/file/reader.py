@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from dwindle.errors import (
 )
 from dwindle.file import layout
 from dwindle.records import Raw, Record, Shared, Tied
+
+if TYPE_CHECKING:
+    from dwindle.file.ledger import Ledger
 
 CHECKSUM = 4
 GENEROUS = 1 << 28
@@ -155,6 +158,17 @@ class Archive(Mapping[str, NDArray[Any]]):
         """
         for name in self:
             self.record(name)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where every byte of the file goes. Decodes all of it.
+
+        Raises:
+            FileError: if the file is damaged.
+        """
+        from dwindle.file.ledger import ledger
+
+        return ledger(self)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """The tensor in storage of its dtype, with its shape."""
