@@ -123,6 +123,20 @@ def test_any_layer(weights, bits, init, pruned):
         np.testing.assert_array_equal(codebook[indices], weights)
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(-100, 100, width=32), st.booleans()), max_size=50), st.integers(1, 9))
+def test_weights_not_kept_count_as_zero(pairs, bits):
+    weights = np.array([weight for weight, _ in pairs], np.float32).reshape(-1, 1)
+    kept = np.array([keep for _, keep in pairs], np.bool_).reshape(-1, 1)
+    before = weights.copy()
+    codebook, indices = assign_layer(weights, bits, kept=kept)
+    expected = assign_layer(np.where(kept, weights, np.float32(0)), bits)
+    np.testing.assert_array_equal(codebook, expected[0])
+    np.testing.assert_array_equal(indices, expected[1])
+    assert indices.dtype == expected[1].dtype
+    np.testing.assert_array_equal(weights, before)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_refuses(bad):
     with pytest.raises(TensorError, match="expected finite values"):

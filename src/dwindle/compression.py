@@ -14,16 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dwindle import atomic, bind, dtypes, settings
+from dwindle import atomic, bind, chains, dtypes, settings
 from dwindle.code.plan import Coding
 from dwindle.file import Archive, Ledger, ledger, write
 from dwindle.file.reader import default_threads
 from dwindle.io import read_checkpoint
-from dwindle.prune import by_sparsity, prunable, prune
-from dwindle.records import Raw, Record, Shared, elements, to_storage
-from dwindle.share import assign_layer, get_codebook, sharable, share
-from dwindle.share.apply import LAYER_TYPES
+from dwindle.io.torch_file import to_raw
+from dwindle.prune import Mask, by_sparsity, prune
+from dwindle.prune.apply import by_tensor
+from dwindle.records import Raw, Record, Shared, Tied, elements, to_storage
+from dwindle.share import Codebook, assign_layer, get_codebook, share
+from dwindle.share.apply import bits_by_tensor
+from dwindle.share.codebook import effective
 from dwindle.share.kmeans import Init
+from dwindle.share.sorted import LARGEST
 
 BITS = 8
 MIN_ELEMENTS = 4096
@@ -88,7 +92,8 @@ def compress(
     """Prune, share and code a copy of a model, write it, and prove that the file holds it.
 
     Masks and codebooks the model has already are kept as they are; only what has no codebook yet is shared.
-    Weights with NaN or infinite values are kept exactly, and noted.
+    Tensors with NaN, infinite or huge (over 1e150) values, and those with parametrizations of somebody
+    else's, are kept exactly, and noted.
 
     Args:
         model: unchanged.
@@ -112,17 +117,21 @@ def compress(
     """
     path = Path(path)
     atomic.check_output(path, force=force)
-    reference_score = None if evaluate is None else evaluate(model)
+    bind.check(model)
     small = copy.deepcopy(model)
-    broken = _broken(small)
+    shares = {} if sparsity is None else by_tensor(small, sparsity)
+    widths = {} if bits is None else bits_by_tensor(small, bits, min_elements)
+    owners = {name: (module, attribute) for name, module, attribute in chains.named_tensors(small)}
+    reasons = {name: _why_exact(*owner) for name, owner in owners.items() if name in shares or name in widths}
+    exact = {name: reason for name, reason in reasons.items() if reason}
+    reference_score = None if evaluate is None else evaluate(model)
     if sparsity is not None:
-        by_name = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(prunable(small), sparsity)
-        prune(small, sparsity={name: None if name in broken else value for name, value in by_name.items()})
+        prune(small, sparsity={name: share for name, share in shares.items() if name not in exact})
         if train is not None:
             train(small)
     if bits is not None:
-        todo = _without_codebook(small, bits, broken)
-        share(small, bits=todo, init=init, seed=seed, min_elements=min_elements)
+        todo = {name for name in widths if name not in exact and get_codebook(*owners[name]) is None}
+        share(small, bits={name: widths[name] for name in todo}, init=init, seed=seed)
         if train is not None:
             train(small)
     write(path, bind.to_records(small), coding=coding, metadata=metadata, force=force)
@@ -133,7 +142,7 @@ def compress(
             loaded = bind.unparametrized(small)
             bind.load_records(loaded, {name: archive.record(name) for name in archive}, str(path))
             score = evaluate(loaded)
-    notes = tuple(f"{name}: kept exactly: {why}" for name, why in broken.items())
+    notes = tuple(f"{name}: kept exactly: {reason}" for name, reason in exact.items())
     return Result(path, book, notes, (), small, reference_score, score)
 
 
@@ -155,8 +164,8 @@ def compress_checkpoint(
     """Prune, share and code a checkpoint without its model's code.
 
     All tensors are written. Those pruned and shared are float tensors of two or more dimensions and at least
-    `min_elements` elements, and those named in full; weights with NaN or infinite values are kept exactly,
-    and noted.
+    `min_elements` elements, and those named in full; tensors with NaN, infinite or huge (over 1e150) values
+    are kept exactly, and noted.
 
     Args:
         source: what `io.read_checkpoint` reads.
@@ -179,32 +188,19 @@ def compress_checkpoint(
         VerificationError: if the file does not decode to what went in.
     """
     source, path = Path(source), Path(path)
-    atomic.check_output(path, force=force, inputs=(source,))
+    shards = tuple(source.glob("*.safetensors*")) if source.is_dir() else ()
+    atomic.check_output(path, force=force, inputs=(source, *shards))
     checkpoint = read_checkpoint(source, key=key)
-    able = {
-        name: len(record.shape)
-        for name, record in checkpoint.records.items()
-        if isinstance(record, Raw) and record.dtype in dtypes.SHAREABLE
-    }
-    sizes = {name: elements(record) for name, record in checkpoint.records.items() if isinstance(record, Raw)}
-    usual = {name for name, dimensions in able.items() if dimensions > 1 and sizes[name] >= min_elements}
-
-    def chosen(setting: T | Mapping[str, T | None] | None) -> dict[str, T]:
-        if setting is None:
-            return {}
-        named = set(setting) if isinstance(setting, Mapping) else set()
-        found = settings.resolve(setting, able)
-        return {name: value for name, value in found.items() if name in usual | named}
-
-    shares, widths = chosen(sparsity), chosen(bits)
+    shares = _chosen(sparsity, checkpoint.records, min_elements)
+    widths = _chosen(bits, checkpoint.records, min_elements)
     notes: dict[str, str] = {}
 
     def work(name: str) -> Record:
         record: Record = checkpoint.records[name]
         if isinstance(record, Raw) and (name in shares or name in widths):
-            why = _not_finite(record)
-            if why:
-                notes[name] = f"{name}: kept exactly: {why}"
+            reason = _out_of_range(record)
+            if reason:
+                notes[name] = f"{name}: kept exactly: {reason}"
             else:
                 record = _shrink(name, record, shares.get(name), widths.get(name), init, seed)
         if progress is not None:
@@ -219,29 +215,37 @@ def compress_checkpoint(
     return Result(path, book, tuple(notes[name] for name in made if name in notes), checkpoint.skipped)
 
 
-def _broken(model: nn.Module) -> dict[str, str]:
-    """Tensors that would be shared but hold NaN or infinite weights, and how many."""
-    found = {}
-    for name, (module, attribute) in sharable(model).items():
-        with torch.no_grad():
-            finite = torch.isfinite(getattr(module, attribute))
-        bad = finite.numel() - int(finite.count_nonzero())
-        if bad:
-            found[name] = _why(bad, finite.numel())
-    return found
+def _why_exact(module: nn.Module, name: str) -> str | None:
+    """What keeps a tensor of a model from being pruned and shared."""
+    for link in chains.chain(module, name):
+        # Its own tensors are what has to be in the file; and computing the weight may change them.
+        if not isinstance(link, Mask | Codebook):
+            return f"parametrized by {type(link).__name__}"
+    return _out_of_range(to_raw(effective(module, name)))
 
 
-def _without_codebook(
-    model: nn.Module, bits: int | Mapping[str, int | None], broken: Mapping[str, str]
-) -> Mapping[str, int | None]:
-    """The setting, less the tensors that have a codebook already and those that cannot have one."""
-    by_key: dict[str, int | None] = (
-        dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(LAYER_TYPES, bits)
-    )
-    for name, owner in sharable(model).items():
-        if name in broken or get_codebook(*owner) is not None:
-            by_key[name] = None
-    return by_key
+def _chosen(
+    setting: T | Mapping[str, T | None] | None, records: Mapping[str, Record], min_elements: int
+) -> dict[str, T]:
+    """The value of a setting for each tensor of a checkpoint it applies to."""
+    if setting is None:
+        return {}
+    able = {
+        name: record
+        for name, record in records.items()
+        if isinstance(record, Raw) and record.dtype in dtypes.SHAREABLE
+    }
+    named: set[str] = set()
+    if isinstance(setting, Mapping):
+        ties = {name: record.to for name, record in records.items() if isinstance(record, Tied)}
+        setting = {ties.get(key, key): value for key, value in setting.items()}
+        named = set(setting)
+    found = settings.resolve(setting, {name: len(record.shape) for name, record in able.items()})
+    return {
+        name: value
+        for name, value in found.items()
+        if name in named or (len(able[name].shape) > 1 and elements(able[name]) >= min_elements)
+    }
 
 
 def _shrink(
@@ -249,12 +253,11 @@ def _shrink(
 ) -> Raw | Shared:
     """Prune and share one tensor of a checkpoint."""
     weights = dtypes.to_float(to_storage(record), record.dtype)
-    if sparsity is not None:
-        kept = by_sparsity(_read_only(weights), sparsity, name=name).numpy()
-        weights = np.where(kept, weights, weights.dtype.type(0))
+    kept = None if sparsity is None else by_sparsity(_read_only(weights), sparsity, name=name).numpy()
     if bits is None:
+        weights = weights if kept is None else np.where(kept, weights, weights.dtype.type(0))
         return Raw(record.dtype, record.shape, dtypes.from_float(weights, record.dtype).tobytes())
-    codebook, indices = assign_layer(weights, bits, init=init, seed=seed, dtype=record.dtype)
+    codebook, indices = assign_layer(weights, bits, kept=kept, init=init, seed=seed, dtype=record.dtype)
     return Shared(record.dtype, record.shape, dtypes.from_float(codebook, record.dtype), indices)
 
 
@@ -272,12 +275,14 @@ def _read_only(weights: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(_Writable(weights)))
 
 
-def _not_finite(record: Raw) -> str | None:
-    """What keeps a tensor from having an order of magnitudes."""
+def _out_of_range(record: Raw) -> str | None:
+    """What keeps values from being compared and averaged, if anything does."""
     values = dtypes.to_float(to_storage(record), record.dtype)
-    bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-    return _why(bad, values.size) if bad else None
-
-
-def _why(bad: int, weights: int) -> str:
-    return f"{bad} of {weights} weights are NaN or infinite"
+    if not values.size:
+        return None
+    most = LARGEST if values.dtype == np.float64 else float(np.finfo(values.dtype).max)
+    # NaN is neither; the extremes need no memory, unlike a test of each value.
+    if -most <= float(values.min()) and float(values.max()) <= most:
+        return None
+    bad = values.size - int(np.count_nonzero(np.isfinite(values) & (np.abs(values) <= most)))
+    return f"{bad} of {values.size} weights are NaN, infinite or over {most:g}"

@@ -24,6 +24,7 @@ def assign_layer(
     init: Init = "linear",
     seed: int = 0,
     pruned: bool = False,
+    kept: NDArray[np.bool_] | None = None,
     iterations: int = 100,
     dtype: str | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -38,6 +39,7 @@ def assign_layer(
         init: see `kmeans`.
         seed: see `kmeans`.
         pruned: have an entry of zero even if no weight is zero (gaps may need one for fillers).
+        kept: in the shape of `weights`; where it is false a weight counts as zero, at no copy's price.
         iterations: see `kmeans`.
         dtype: name of the dtype the codebook will be stored in, whose rounding it gets here; that of
             `weights` if None.
@@ -53,21 +55,29 @@ def assign_layer(
     """
     if not 1 <= bits <= 16:
         raise ValueError(f"expected 1 to 16 bits, got {bits}")
-    zero = pruned or int(np.count_nonzero(weights)) < weights.size
-    found = kmeans(survivors(weights), (1 << bits) - zero, init=init, seed=seed, iterations=iterations)
+    data = survivors(weights, kept)
+    zero = pruned or len(data.values) < weights.size
+    found = kmeans(data, (1 << bits) - zero, init=init, seed=seed, iterations=iterations)
     used = found.centroids[found.counts > 0]
     centroids = _rounded(used, dtype or str(weights.dtype))
     codebook = np.concatenate([np.zeros(int(zero), weights.dtype), centroids])
-    return codebook, assign(weights, centroids, pruned=zero)
+    if not len(centroids):
+        return codebook, np.zeros(weights.size, np.uint8)
+    indices = assign(weights, centroids, pruned=zero)
+    if kept is not None:
+        indices *= kept.reshape(-1)
+    return codebook, indices
 
 
-def survivors(weights: NDArray[Any]) -> Sorted:
-    """The weights that are not zero, sorted.
+def survivors(weights: NDArray[Any], kept: NDArray[np.bool_] | None = None) -> Sorted:
+    """The weights that are not zero, and `kept` if that is given, sorted.
 
     Raises:
         TensorError: if a weight is NaN or infinite, or the dtype is not float32 or float64.
     """
     alive = weights != 0
+    if kept is not None:
+        alive &= kept
     return Sorted.of(weights) if alive.all() else Sorted.of(weights[alive], overwrite=True)
 
 
