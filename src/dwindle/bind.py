@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from dwindle import chains, dtypes
 from dwindle.errors import CheckpointError, TensorError
@@ -28,15 +29,35 @@ def to_records(model: nn.Module) -> dict[str, Record]:
     they are made of. Tensors that `state_dict` would leave out (non-persistent buffers) are left out.
 
     Raises:
-        TensorError: if the model keeps something in its state that is not a tensor, or is a tensor of a dtype
-            that has no record.
+        TensorError: see `check`.
     """
+    check(model)
     records: dict[str, Record] = {}
     owner: dict[int, str] = {}
-    for name, key, make in _tensors(model):
-        first = owner.setdefault(key, name)
+    for name, tensor, make in _tensors(model):
+        first = owner.setdefault(id(tensor), name)
         records[name] = Tied(first) if first != name else make()
     return records
+
+
+def check(model: nn.Module) -> None:
+    """Refuse a model that has no records, before anything is done to it.
+
+    Raises:
+        TensorError: if the model keeps something in its state that is not a tensor, or a tensor without data,
+            that is not dense, or of a dtype that has no record.
+    """
+    for path, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            name = path or type(module).__name__
+            raise TensorError(f"{name}: expected a module that keeps tensors only, got extra state")
+    for name, tensor, _ in _tensors(model):
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided:
+            got = "an uninitialized one" if is_lazy(tensor) else f"{tensor.layout} on {tensor.device}"
+            raise TensorError(f"{name}: expected a dense tensor with data, got {got}")
+        if dtype not in dtypes.STORAGE:
+            raise TensorError(f"{name}: expected a dtype out of {', '.join(dtypes.STORAGE)}, got {dtype}")
 
 
 def from_records(records: Mapping[str, Record]) -> dict[str, Tensor]:
@@ -46,7 +67,7 @@ def from_records(records: Mapping[str, Record]) -> dict[str, Tensor]:
 
 
 def load_records(model: nn.Module, records: Mapping[str, Record], source: str) -> None:
-    """Put the values of records into a model without parametrizations, in place.
+    """Put the values of records into a model without masks and codebooks, in place.
 
     Args:
         model: its parameters keep their dtype and device.
@@ -54,31 +75,36 @@ def load_records(model: nn.Module, records: Mapping[str, Record], source: str) -
         source: where the records are from, for errors.
 
     Raises:
-        CheckpointError: if names or shapes do not match, or the model is parametrized.
+        CheckpointError: if names, shapes or kinds of dtypes do not match, or the model is pruned or shared.
     """
+    for full, module, attribute in chains.named_tensors(model):
+        if _is_own(module, attribute):
+            raise CheckpointError(f"{source}: expected a model without masks and codebooks, got {full} with")
     expected = model.state_dict()
-    parametrized = [name for name in expected if ".parametrizations." in f".{name}"]
-    if parametrized:
-        raise CheckpointError(f"{source}: expected a model without parametrizations, got {parametrized[0]}")
     for names, what in ((set(expected) - set(records), "lacks"), (set(records) - set(expected), "has also")):
         if names:
             raise CheckpointError(f"{source}: expected the model's tensors, but it {what} {sorted(names)[0]}")
     for name, tensor in expected.items():
-        shape = resolve(records, name).shape
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(f"{source}: {name}: expected {list(tensor.shape)}, got {list(shape)}")
+        record = resolve(records, name)
+        if not is_lazy(tensor) and tuple(tensor.shape) != record.shape:
+            got = f"expected {list(tensor.shape)}, got {list(record.shape)}"
+            raise CheckpointError(f"{source}: {name}: {got}")
+        if not torch.can_cast(getattr(torch, record.dtype), tensor.dtype):
+            raise CheckpointError(f"{source}: {name}: expected {tensor.dtype}, got {record.dtype}")
     model.load_state_dict(from_records(records))
 
 
 def unparametrized(model: nn.Module) -> nn.Module:
-    """A copy of a model in which every parametrized tensor is an ordinary parameter of the same value.
+    """A copy of a model in which what has masks and codebooks is an ordinary parameter of the same value.
 
-    What was tied before is tied no more: two parameters of the same value.
+    Such tensors that were tied are tied no more: two parameters of the same value. Parametrizations of
+    somebody else's stay.
     """
     plain = copy.deepcopy(model)
     for module in list(plain.modules()):
         for name in chains.parametrized_names(module):
-            chains.flatten(module, name)
+            if _is_own(module, name):
+                chains.flatten(module, name)
     return plain
 
 
@@ -92,7 +118,8 @@ def attach(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: if the state has parametrizations that are not dwindle's.
     """
-    for name in sorted({_plain(key) for key in state if _plain(key) != key}):
+    # In the order of the state, which an optimizer's state goes by.
+    for name in dict.fromkeys(_plain(key) for key in state if _plain(key) != key):
         path, _, attribute = name.rpartition(".")
         prefix = f"{path}.parametrizations.{attribute}." if path else f"parametrizations.{attribute}."
         for link in range(len(state)):
@@ -108,35 +135,31 @@ def attach(model: nn.Module, state: Mapping[str, Tensor]) -> None:
                 break
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, int, Callable[[], Raw | Shared]]]:
-    """Name, identity and a function that makes the record, of every tensor to store."""
+def _is_own(module: nn.Module, name: str) -> bool:
+    """Whether a tensor is parametrized, and by masks and codebooks alone."""
+    links = chains.chain(module, name)
+    return bool(links) and all(isinstance(link, Mask | Codebook) for link in links)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, Callable[[], Raw | Shared]]]:
+    """Name, tensor as the module holds it and a function that makes the record, of all that is stored."""
     for path, module in model.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
         if "parametrizations" in path.split("."):
             continue
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            raise TensorError(f"{path}: expected a module that keeps tensors only, got extra state")
         for name, tensor in sorted([*module._parameters.items(), *module._buffers.items()]):
             if tensor is not None and name not in module._non_persistent_buffers_set:
-                yield prefix + name, id(tensor), partial(_raw, prefix + name, tensor)
+                yield prefix + name, tensor, partial(to_raw, tensor)
         for name in sorted(chains.parametrized_names(module)):
-            links = chains.chain(module, name)
-            if all(isinstance(link, Mask | Codebook) for link in links):
-                yield prefix + name, id(chains.source(module, name)), partial(_parametrized, module, name)
+            if _is_own(module, name):
+                full = prefix + name
+                yield full, chains.source(module, name), partial(_parametrized, module, name, full)
                 continue
             for key, tensor in chains.inner_state(module, name).items():
-                full = f"{prefix}parametrizations.{name}.{key}"
-                yield full, id(tensor), partial(_raw, full, tensor)
+                yield f"{prefix}parametrizations.{name}.{key}", tensor, partial(to_raw, tensor)
 
 
-def _raw(name: str, tensor: Tensor) -> Raw:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in dtypes.STORAGE:
-        raise TensorError(f"{name}: expected a dtype out of {', '.join(dtypes.STORAGE)}, got {dtype}")
-    return to_raw(tensor)
-
-
-def _parametrized(module: nn.Module, name: str) -> Raw | Shared:
+def _parametrized(module: nn.Module, name: str, full: str) -> Raw | Shared:
     """The record of a tensor whose chain is dwindle's own."""
     links = chains.chain(module, name)
     last = max((at for at, link in enumerate(links) if isinstance(link, Codebook)), default=None)
@@ -152,12 +175,12 @@ def _parametrized(module: nn.Module, name: str) -> Raw | Shared:
     indices = codebook.indices.cpu().numpy().astype(index_dtype(len(values)))
     for link in links[last + 1 :]:
         if isinstance(link, Mask):
-            values, indices = _masked(values, indices, link.mask.cpu().numpy().reshape(-1))
+            values, indices = _masked(values, indices, link.mask.cpu().numpy().reshape(-1), full)
     return Shared(record.dtype, tuple(weight.shape), values, indices)
 
 
 def _masked(
-    values: NDArray[Any], indices: NDArray[Any], mask: NDArray[np.bool_]
+    values: NDArray[Any], indices: NDArray[Any], mask: NDArray[np.bool_], name: str
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Send what a mask removes to an entry of zero, made if there is none."""
     if mask.all():
@@ -165,7 +188,7 @@ def _masked(
     zeros = np.flatnonzero(values.view(f"u{values.itemsize}") == 0)
     if not len(zeros):
         if len(values) == MAX_ENTRIES:
-            raise TensorError(f"expected at most {MAX_ENTRIES} values with zero among them, got one more")
+            raise TensorError(f"{name}: expected at most {MAX_ENTRIES} values, zero included, got one more")
         values = np.concatenate([np.zeros(1, values.dtype), values])
         indices = indices.astype(index_dtype(len(values))) + indices.dtype.type(1)
         zeros = np.zeros(1, np.int64)
@@ -174,5 +197,8 @@ def _masked(
 
 def _plain(key: str) -> str:
     """The name of a tensor without its parametrizations: the key itself where it has none."""
-    before, found, after = key.partition("parametrizations.")
-    return before + after.split(".")[0] if found else key
+    parts = key.split(".")
+    if "parametrizations" not in parts:
+        return key
+    at = parts.index("parametrizations")
+    return ".".join([*parts[:at], parts[at + 1]])

@@ -285,4 +285,4 @@ def _out_of_range(record: Raw) -> str | None:
     if -most <= float(values.min()) and float(values.max()) <= most:
         return None
     bad = values.size - int(np.count_nonzero(np.isfinite(values) & (np.abs(values) <= most)))
-    return f"{bad} of {values.size} weights are NaN, infinite or over {most:g}"
+    return f"{bad} of {values.size} weights are NaN, infinite or huge"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from dwindle.errors import TensorError
+from dwindle.errors import TensorError, shown
 
 T = TypeVar("T")
 KINDS = ("conv", "linear")
@@ -30,18 +30,14 @@ def resolve(setting: T | Mapping[str, T | None], tensors: Mapping[str, int]) -> 
     if not isinstance(setting, Mapping):
         return dict.fromkeys(tensors, setting)
     for key in setting:
-        if key not in KINDS and not any(fnmatchcase(name, key) for name in tensors):
+        if key not in KINDS and key not in tensors and not any(fnmatchcase(name, key) for name in tensors):
             near = difflib.get_close_matches(key, [*KINDS, *tensors], n=1, cutoff=0)
-            hint = f", such as {near[0]}" if near else ""
-            raise TensorError(f"{key}: expected the name of a tensor to compress{hint}, got no match")
-    chosen = {name: _value(setting, name, dimensions) for name, dimensions in tensors.items()}
+            hint = f", such as {shown(near[0])}" if near else ""
+            raise TensorError(f"{shown(key)}: expected the name of a tensor to compress{hint}, got no match")
+    patterns = [key for key in setting if key not in KINDS and key not in tensors]
+    chosen = {}
+    for name, dimensions in tensors.items():
+        fitting = [key for key in patterns if fnmatchcase(name, key)]
+        kind = "conv" if dimensions > 2 else "linear"
+        chosen[name] = setting.get(name if name in setting else fitting[-1] if fitting else kind)
     return {name: value for name, value in chosen.items() if value is not None}
-
-
-def _value(setting: Mapping[str, T | None], name: str, dimensions: int) -> T | None:
-    if name in setting:
-        return setting[name]
-    for key in reversed(list(setting)):
-        if key not in KINDS and fnmatchcase(name, key):
-            return setting[key]
-    return setting.get("conv" if dimensions > 2 else "linear")

@@ -43,7 +43,8 @@ class Distance:
 def distances(archive: Archive, original: Mapping[str, Record], source: Path) -> list[Distance]:
     """Compare an archive with the checkpoint it should hold, tensor by tensor.
 
-    Tensors the archive keeps exactly must be equal bit for bit; shared ones may differ, by what is returned.
+    Tensors the archive keeps exactly must be equal bit for bit, NaN and infinite values of shared ones too;
+    their other values may differ, by what is returned.
 
     Raises:
         VerificationError: on a name, shape, dtype or exact tensor that does not match.
@@ -71,7 +72,13 @@ def _distance(archive: Archive, original: Mapping[str, Record], name: str) -> Di
         return Distance(name, True, 0, n, 0.0, 0.0, None)
     if isinstance(stored, Raw):
         raise VerificationError(f"{archive.path}: {name}: expected every bit, got {changed} of {n} changed")
-    return _measure(name, changed, _values(before), _values(stored))
+    was, now = _values(before), _values(stored)
+    broken = int(np.count_nonzero((left != right).any(axis=1) & ~(np.isfinite(was) & np.isfinite(now))))
+    if broken:
+        raise VerificationError(
+            f"{archive.path}: {name}: expected NaN and infinite values exactly, got {broken} changed"
+        )
+    return _measure(name, changed, was, now)
 
 
 def _measure(name: str, changed: int, left: NDArray[Any], right: NDArray[Any]) -> Distance:
@@ -79,7 +86,9 @@ def _measure(name: str, changed: int, left: NDArray[Any], right: NDArray[Any]) -
     signal = noise = largest = 0.0
     for start in range(0, left.size, 1 << 20):
         was = left[start : start + (1 << 20)].astype(np.float64)
-        off = np.abs(right[start : start + (1 << 20)].astype(np.float64) - was)
+        now = right[start : start + (1 << 20)].astype(np.float64)
+        now[~np.isfinite(was)] = was[~np.isfinite(was)] = 0.0  # equal, as was checked
+        off = np.abs(now - was)
         signal += float(was @ was)
         noise += float(off @ off)
         largest = max(largest, float(off.max()))

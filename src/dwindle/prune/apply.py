@@ -118,10 +118,10 @@ def prune(
         masks = global_threshold(weights, sparsity, masks=list(before.values()), names=list(tensors))
         after = dict(zip(tensors, masks, strict=True))
     if scope == "layer" and sparsity is not None:
-        for name, share in _by_name(model, tensors, sparsity).items():
+        for name, share in by_tensor(model, sparsity).items():
             after[name] = by_sparsity(weight_of(*tensors[name]), share, mask=before[name], name=name)
     if quality is not None:
-        for name, factor in _by_name(model, tensors, quality).items():
+        for name, factor in by_tensor(model, quality).items():
             after[name] = by_quality(weight_of(*tensors[name]), factor, mask=before[name], name=name)
     rows = []
     for name, owner in tensors.items():
@@ -133,10 +133,13 @@ def prune(
     return PruneReport(tuple(rows))
 
 
-def _by_name(
-    model: nn.Module, tensors: Mapping[str, tuple[nn.Module, str]], target: Target
-) -> dict[str, float]:
-    """The targets by the names `prunable` uses, in the model's order."""
+def by_tensor(model: nn.Module, target: Target) -> dict[str, float]:
+    """The targets by the names `prunable` uses, in the model's order.
+
+    Raises:
+        TensorError: if a tensor named is not prunable.
+    """
+    tensors = prunable(model)
     if not isinstance(target, Mapping):
         return dict.fromkeys(tensors, target)
     first = {id(chains.source(*owner)): name for name, owner in tensors.items()}

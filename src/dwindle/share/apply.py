@@ -151,7 +151,7 @@ def share(
 
     Han et al. 2016, section 3.
     """
-    chosen = _choose(model, bits, min_elements)
+    chosen = bits_by_tensor(model, bits, min_elements)
     owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
     if budget is not None:
         weights = {name: _array(*owners[name]) for name in chosen}
@@ -173,8 +173,21 @@ def share(
     return ShareReport(tuple(rows))
 
 
-def _choose(model: nn.Module, bits: Bits, min_elements: int) -> dict[str, int]:
-    """Bits by tensor name, in the model's order."""
+def bits_by_tensor(model: nn.Module, bits: Bits, min_elements: int = 1) -> dict[str, int]:
+    """Which tensors `share` would share, and with how many bits.
+
+    Args:
+        model: any module.
+        bits: see `share`.
+        min_elements: see `share`.
+
+    Returns:
+        Bits by the first name of each tensor, in the model's order.
+
+    Raises:
+        TensorError: if a key of `bits` is neither a layer type nor a tensor that can be shared.
+        ValueError: if bits are out of range.
+    """
     tensors = sharable(model)
     by_key = dict.fromkeys(LAYER_TYPES, bits) if isinstance(bits, int) else dict(bits)
     named = {key: value for key, value in by_key.items() if key not in LAYER_TYPES}
