@@ -74,6 +74,13 @@ def test_shared_expands_to_its_shape():
     assert records.to_storage(shared([], [], shape=(4, 0))).shape == (4, 0)
 
 
+@pytest.mark.parametrize(("entries", "dtype"), [(256, "float32"), (300, "float64"), (5, "bfloat16")])
+def test_large_tensors_expand_entry_by_entry(entries, dtype):
+    indices = np.random.default_rng(0).integers(0, entries, 600_001)
+    record = shared(np.arange(entries), indices, dtype)
+    np.testing.assert_array_equal(records.to_storage(record), record.codebook[indices])
+
+
 def test_zero_entry_is_the_first_plus_zero_only():
     assert records.zero_entry(shared([1.0, -0.0, 0.0, 0.0], [0])) == 2
     assert records.zero_entry(shared([1.0, -0.0], [0])) is None

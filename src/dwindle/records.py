@@ -15,6 +15,9 @@ from dwindle import dtypes
 MAX_ENTRIES = 1 << 16
 """Most entries a codebook may have: an index is at most 16 bits."""
 
+_CHUNK = 1 << 18
+"""Indices looked up at once: NumPy widens them to 8 bytes first."""
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:
@@ -120,7 +123,12 @@ def to_storage(record: Raw | Shared) -> NDArray[Any]:
     """The elements in storage of the record's dtype, with its shape (read-only for `Raw`)."""
     if isinstance(record, Raw):
         return np.frombuffer(record.data, dtypes.STORAGE[record.dtype]).reshape(record.shape)
-    return np.take(record.codebook, record.indices).reshape(record.shape)
+    values = np.empty(len(record.indices), record.codebook.dtype)
+    for start in range(0, len(values), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        # Indices are known to fit; any other mode would take values through a buffer.
+        np.take(record.codebook, record.indices[part], out=values[part], mode="clip")
+    return values.reshape(record.shape)
 
 
 def resolve(records: Mapping[str, Record], name: str) -> Raw | Shared:
