@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from dwindle.file import Archive, Ledger, ledger
 from dwindle.file.layout import MAGIC
 from dwindle.io import read_checkpoint
 from dwindle.loading import load_into
-from dwindle.models import build
+from dwindle.models import NAMES, build
 from dwindle.pipeline import RunFolder
 from dwindle.recipe import Recipe
 from dwindle.train import Change, changes, confusion_matrix, error, predict
@@ -127,17 +126,24 @@ def read_network(path: Path, name: str | None) -> tuple[str, nn.Module]:
         CheckpointError: if nothing says which network it is, or the file holds another.
         FileError: if the `.dwz` file is damaged.
     """
-    with path.open("rb") if path.is_file() else contextlib.nullcontext() as stream:
-        compressed = stream is not None and stream.read(len(MAGIC)) == MAGIC
-    if not compressed:
-        if name is None:
-            raise CheckpointError(f"{path}: expected --model to say which network this is, got none")
-        return name, _load(name, path)
-    with Archive(path) as archive:
-        name = name or archive.metadata.get("model")
+    if _is_dwz(path):
+        with Archive(path) as archive:
+            name = name or archive.metadata.get("model")
     if name is None:
         raise CheckpointError(f"{path}: expected --model to say which network this is, got none")
-    return name, load_into(build(name), path)
+    if name not in NAMES:
+        raise CheckpointError(f"{path}: expected a network out of {', '.join(NAMES)}, got {name!r}")
+    return name, load_into(build(name), path) if _is_dwz(path) else _load(name, path)
+
+
+def _is_dwz(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _load(name: str, path: Path) -> nn.Module:

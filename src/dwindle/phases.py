@@ -35,6 +35,9 @@ class Phase:
     def before_epoch(self, model: nn.Module, epoch: int) -> None:
         """Change the model's values, not its parameters."""
 
+    def leave(self, model: nn.Module) -> None:
+        """Change the model's values after the last epoch; the same however often it is done."""
+
     def lr(self, epoch: int) -> Callable[[float], float]:
         """Learning rate over an epoch."""
         return _falling(self.training, epoch, self.training.epochs)
@@ -69,6 +72,10 @@ class PrunePhase(Phase):
         """Remove the next round's weights where one is due."""
         if epoch and epoch <= self.between and epoch % self.pruning.epochs_between == 0:
             prune(model, sparsity=self.rounds[epoch // self.pruning.epochs_between])
+
+    def leave(self, model: nn.Module) -> None:
+        """Remove the last round's weights where no epoch followed it."""
+        prune(model, sparsity=self.rounds[-1])
 
     def lr(self, epoch: int) -> Callable[[float], float]:
         """Level between the rounds, falling after the last."""

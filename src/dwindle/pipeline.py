@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dwindle import atomic, bind, file
 from dwindle.data import Mnist, pixels, shift, split
-from dwindle.errors import RunError
+from dwindle.errors import OutputError, RunError
 from dwindle.io import read_checkpoint, write_checkpoint
 from dwindle.models import build
 from dwindle.phases import Phase, PrunePhase, SharePhase
 from dwindle.prune import correct_dropout, dropout_rates
 from dwindle.recipe import Recipe
+from dwindle.records import Raw
 from dwindle.train import error, fit_epoch, load_snapshot, predict, read_model, read_progress, save_snapshot
 
 Log = Callable[[str], None]
@@ -76,7 +79,7 @@ def run_recipe(
         folder: made if it is not there.
         data: what to train on.
         reference: a checkpoint to compress instead of training one.
-        force: begin anew, whatever is in the folder.
+        force: begin anew; what an earlier run left in the folder goes.
         device: where to train.
         log: called with a line for each epoch.
 
@@ -84,11 +87,12 @@ def run_recipe(
         The compressed model in memory; the file and the networks before are in the folder.
 
     Raises:
-        RunError: if the folder has a run of another recipe, or damaged files.
+        RunError: if the folder has a run of another recipe, damaged files, or files that are no run's.
         TensorError: if the recipe names a tensor the model does not have.
+        CheckpointError: if `reference` cannot be read, or is not the recipe's network.
+        OutputError: if the folder cannot be made or written to.
     """
     at = RunFolder(folder)
-    _claim(at, recipe, reference, force)
     torch.manual_seed(recipe.seed)
     trainer = _Trainer(recipe, at, data, device, log or (lambda line: None))
     if reference is not None:
@@ -96,6 +100,10 @@ def run_recipe(
     phases: list[Phase] = [] if reference is not None else [Phase("reference", recipe.reference)]
     phases += [PrunePhase(recipe.prune)] if recipe.prune else []
     phases += [SharePhase(recipe.share, recipe.seed)] if recipe.share else []
+    rehearsal = copy.deepcopy(trainer.model)
+    for phase in phases:
+        phase.enter(rehearsal)  # what the recipe says of a tensor that is not there is said now
+    _claim(at, recipe, None if reference is None else trainer.model, force)
     if reference is not None:
         _save(trainer.model, at.reference)
     done = trainer.resume([phase.name for phase in phases])
@@ -181,6 +189,7 @@ class _Trainer:
                 generator=self.generator,
                 progress=progress,
             )
+        phase.leave(self.model)
 
     def _correct_dropout(self) -> None:
         if self.recipe.prune and self.recipe.prune.correct_dropout:
@@ -193,20 +202,47 @@ class _Trainer:
         return f", validation error {error(predict(self.model, images, prepare=pixels), labels):.2f} %"
 
 
-def _claim(at: RunFolder, recipe: Recipe, reference: Path | None, force: bool) -> None:
+def _claim(at: RunFolder, recipe: Recipe, reference: nn.Module | None, force: bool) -> None:
     """Make the folder this recipe's, or make sure that it is."""
-    at.path.mkdir(parents=True, exist_ok=True)
     described = recipe.model_dump(mode="json") | {
-        "reference_crc32": None if reference is None else zlib.crc32(reference.read_bytes()),
+        "reference_crc32": None if reference is None else _fingerprint(reference),
         "threads": torch.get_num_threads(),
     }
-    content = json.dumps(described, indent=2).encode()
-    if force:
-        for path in (at.snapshot, at.reference, at.pruned, at.compressed):
-            path.unlink(missing_ok=True)
-    elif at.recipe.exists() and at.recipe.read_bytes() != content:
-        raise RunError(f"{at.path}: expected a run of this recipe, got another's; --force begins anew")
-    atomic.write_bytes(at.recipe, content)
+    kept = (at.snapshot, at.pruned, at.compressed)
+    try:
+        at.path.mkdir(parents=True, exist_ok=True)
+        if at.recipe.exists():
+            if not force:
+                _check_same(at, described)
+            else:
+                for path in kept:
+                    path.unlink(missing_ok=True)
+        for path in (*kept, at.reference):
+            if path.exists() and not at.recipe.exists():
+                raise RunError(f"{path}: expected no such file in a folder without a run, got one")
+    except OSError as error:
+        raise OutputError(f"{at.path}: cannot be written: {error.strerror}") from error
+    atomic.write_bytes(at.recipe, json.dumps(described, indent=2).encode())
+
+
+def _check_same(at: RunFolder, described: dict[str, Any]) -> None:
+    """Refuse a folder with the run of another recipe."""
+    try:
+        before = json.loads(at.recipe.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{at.recipe}: expected JSON, got {error}; --force begins anew") from error
+    for key in described:
+        if not isinstance(before, dict) or before.get(key) != described[key]:
+            got = f"one that differs in {key}; --force begins anew"
+            raise RunError(f"{at.path}: expected a run of this recipe, got {got}")
+
+
+def _fingerprint(model: nn.Module) -> int:
+    """A checksum over the values of a model."""
+    crc = 0
+    for record in bind.to_records(model).values():
+        crc = zlib.crc32(record.data, crc) if isinstance(record, Raw) else crc
+    return crc
 
 
 def _save(model: nn.Module, path: Path) -> None:

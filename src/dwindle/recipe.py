@@ -6,20 +6,29 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dwindle.code.plan import Coding
 from dwindle.errors import RecipeError
+from dwindle.models import NAMES
+from dwindle.share.kmeans import OPTIMAL_MAX
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Bits = Annotated[int, Field(ge=1, le=16)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+def _known_model(name: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"expected one of {', '.join(NAMES)}")
+    return name
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Training(_Section):
@@ -84,6 +93,13 @@ class Sharing(Training):
     bits: Annotated[dict[str, Bits], Field(min_length=1)]
     init: Literal["linear", "density", "forgy", "optimal"] = "linear"
 
+    @model_validator(mode="after")
+    def _few_enough(self) -> Self:
+        most = OPTIMAL_MAX.bit_length() - 1
+        if self.init == "optimal" and max(self.bits.values()) > most:
+            raise ValueError(f'expected at most {most} bits with init = "optimal"')
+        return self
+
 
 class Coder(_Section):
     """How the file is coded.
@@ -120,9 +136,9 @@ class Recipe(_Section):
     """
 
     name: str
-    model: str
+    model: Annotated[str, AfterValidator(_known_model)]
     data: Literal["mnist"] = "mnist"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     validation: Annotated[int, Field(ge=0, lt=60000)] = 0
     reference: Reference
     prune: Pruning | None = None
@@ -150,7 +166,7 @@ def read_recipe(path: Path | str) -> Recipe:
             known = ", ".join(packaged_recipes())
             raise RecipeError(f"{path}: expected a TOML file or one of {known}, got neither")
         return parse_recipe(tomllib.loads(text), str(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: expected a recipe in TOML, got: {error}") from error
 
 
@@ -180,7 +196,8 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
             text = f"{source}: {place}: expected a known key such as {near[0]}, got another"
             raise RecipeError(text) from error
         got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise RecipeError(f"{source}: {place}: {first['msg'].lower()}{got}") from error
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{source}: {place}: {wrong[0].lower()}{wrong[1:]}{got}") from error
 
 
 def _keys(place: tuple[int | str, ...]) -> list[str]:

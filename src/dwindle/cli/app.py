@@ -29,7 +29,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere on the line.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -42,13 +44,21 @@ def main() -> None:
     from dwindle.cli import commands
 
     commands.register(app)
+    words = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        app()
-    except DwindleError as error:
-        if "--debug" in sys.argv:
+        app(words)
+    except Exception as error:
+        if len(words) < len(sys.argv) - 1:
             raise
-        typer.echo(f"dwindle: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"dwindle: {' '.join(_said(error).split())}", err=True)
         sys.exit(FAILED if isinstance(error, VerificationError) else BAD_INPUT)
-    except KeyboardInterrupt:
-        typer.echo("dwindle: interrupted", err=True)
-        sys.exit(130)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, DwindleError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"expected enough memory, got too little: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"unexpected {type(error).__name__}: {error}; --debug shows where"

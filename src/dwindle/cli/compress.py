@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from dwindle.cli import show
-from dwindle.cli.output import Force, Json, print_json, progress, say, size
+from dwindle.cli.output import Force, Json, Threads, print_json, progress, say, size
 
 T = TypeVar("T", int, float)
 
@@ -40,9 +40,9 @@ def compress(
         str, typer.Option(help="One Huffman code per layer, or one for the network.")
     ] = "layer",
     key: Annotated[str | None, typer.Option(help="Where a nested state dict is, such as model.ema.")] = None,
-    min_elements: Annotated[int, typer.Option(help="Leave smaller tensors exact.")] = 4096,
-    seed: Annotated[int, typer.Option(help="Of --init forgy.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="Tensors worked on at once.")] = None,
+    min_elements: Annotated[int, typer.Option(min=0, help="Leave smaller tensors exact.")] = 4096,
+    seed: Annotated[int, typer.Option(min=0, help="Of --init forgy.")] = 0,
+    threads: Threads = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -53,10 +53,10 @@ def compress(
 
     Example: dwindle compress model.safetensors -o model.dwz --prune 0.8 --bits conv=8,linear=5
     """
-    from dwindle import atomic
     from dwindle.code.plan import Coding
     from dwindle.compression import compress_checkpoint
-    from dwindle.share.kmeans import INITS
+    from dwindle.share.kmeans import OPTIMAL_MAX
+    from dwindle.share.starts import INITS
 
     if init not in INITS:
         raise typer.BadParameter(f"expected one of {', '.join(INITS)}, got {init}", param_hint="--init")
@@ -66,7 +66,12 @@ def compress(
         raise typer.BadParameter(str(error)) from error
     shares = _setting(prune, float, "--prune", lambda share: 0 <= share <= 1, "a share from 0 to 1")
     widths = _setting(bits, int, "--bits", lambda width: 1 <= width <= 16, "1 to 16 bits")
-    atomic.check_output(output, force=force, inputs=(source,))
+    widest = max((width or 0 for width in widths.values()) if isinstance(widths, dict) else [widths or 0])
+    if init == "optimal" and 1 << widest > OPTIMAL_MAX:
+        most = OPTIMAL_MAX.bit_length() - 1
+        raise typer.BadParameter(
+            f"expected at most {most} bits with optimal, got {widest}", param_hint="--init"
+        )
     with progress(None, "compressing", quiet=as_json) as step:
         result = compress_checkpoint(
             source,
@@ -84,7 +89,8 @@ def compress(
         )
     if as_json:
         listed = {"notes": result.notes, "skipped": result.skipped}
-        print_json({"source": str(source), "file": str(output), **result.ledger.to_json(), **listed})
+        about = {"source": str(source), "file": str(output), "bytes": result.size}
+        print_json({**about, **result.ledger.to_json(), **listed})
         return
     show.ledger(f"{output}: {size(result.size)} bytes, {result.rate:.2f}x", result.ledger)
     for note in result.notes:

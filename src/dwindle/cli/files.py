@@ -9,6 +9,7 @@ import typer
 
 from dwindle.cli import show
 from dwindle.cli.output import Force, Json, print_json, print_table, say, size
+from dwindle.errors import shown
 
 Dwz = Annotated[Path, typer.Argument(metavar="FILE.dwz", help="The compressed file.")]
 
@@ -36,7 +37,8 @@ def inspect(
             table = compare_codings({n: record for n, record in found.items() if isinstance(record, Shared)})
     if as_json:
         extra = {"comparison": table.to_json()} if table else {}
-        print_json({"file": str(file), "metadata": archive.metadata, **book.to_json(), **extra})
+        about = {"file": str(file), "bytes": book.file_size, "metadata": archive.metadata}
+        print_json({**about, **book.to_json(), **extra})
         return
     show.ledger(f"{file}: {size(book.file_size)} bytes, {book.rate:.2f}x", book)
     if table:
@@ -110,8 +112,11 @@ def decompress(
     with Archive(file) as archive:
         found = {name: archive.record(name) for name in archive}
         write_checkpoint(output, found, archive.metadata, force=force)
+    dropped = [] if output.suffix.lower() == ".safetensors" else list(archive.metadata)
     result = {"file": str(file), "output": str(output), "tensors": len(found), "bytes": output.stat().st_size}
     if as_json:
-        print_json(result)
-    else:
-        say(f"{output}: {len(found)} tensors, {size(output.stat().st_size)} bytes")
+        print_json(result | {"metadata_left_out": dropped})
+        return
+    say(f"{output}: {len(found)} tensors, {size(output.stat().st_size)} bytes")
+    if dropped:
+        say(f"metadata left out, since {output.suffix} has no place for it: {', '.join(map(shown, dropped))}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all processors without it.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 
 
@@ -27,14 +28,15 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    # Tensor names are text, whatever they look like: no markup, no emoji, no control characters.
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
-        console = Console(width=200)
+        console.width = 200
     table = Table(title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < left else "right", no_wrap=number >= left)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(text if text.isprintable() else ascii(text) for text in map(str, row)))
     console.print(table)
 
 

@@ -117,8 +117,9 @@ def outcome(model: str, result: Outcome) -> None:
     print_table("", ("", "here", "paper"), [(name, here, paper or "") for name, here, paper in rows])
     before = sum(change.before == change.label for change in result.changed)
     after = sum(change.after == change.label for change in result.changed)
+    examples = size(int(result.confusion_after.sum()))
     typer.echo(
-        f"\n{len(result.changed)} of 10,000 test digits changed their answer: "
+        f"\n{len(result.changed)} of {examples} test digits changed their answer: "
         f"{after} are right now, {before} were right before"
     )
     changed = [(c.index, c.label, c.before, c.after) for c in result.changed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,11 +18,32 @@ if TYPE_CHECKING:
     from dwindle.outcome import Outcome
     from dwindle.recipe import Recipe
 
+
+def _known_model(name: str | None) -> str | None:
+    from dwindle.models import NAMES
+
+    if name is not None and name not in NAMES:
+        raise typer.BadParameter(f"expected one of {', '.join(NAMES)}, got {name}")
+    return name
+
+
+def _usable_device(device: str) -> str:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise typer.BadParameter(f"expected a device torch can use, got {device}: {reason}") from error
+    return device
+
+
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with the MNIST files.", show_default=False)]
-Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, mps.")]
 Threads = Annotated[
-    int | None, typer.Option(help="Threads of torch; results are the same only for the same number.")
+    int | None, typer.Option(min=1, help="Threads of torch; results are the same only for the same number.")
 ]
+Model = Annotated[str, typer.Option(callback=_known_model, help="lenet-300-100 or lenet-5.")]
+Device = Annotated[str, typer.Option(callback=_usable_device, help="Where to train: cpu, cuda, mps.")]
 
 
 def train(
@@ -34,7 +56,9 @@ def train(
             "-o", "--output", help="Folder of the run; runs/NAME-SEED without it.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=(1 << 63) - 1, help="Instead of the recipe's.")
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="A checkpoint to compress instead of training one.", show_default=False),
@@ -64,7 +88,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what it makes.")] = Path(
         "runs/demo"
     ),
-    model: Annotated[str, typer.Option(help="lenet-300-100 or lenet-5.")] = "lenet-300-100",
+    model: Model = "lenet-300-100",
     data: Data = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -77,11 +101,9 @@ def demo(
 
     Example: dwindle demo
     """
-    from dwindle.models import NAMES, reference_checkpoint
+    from dwindle.models import reference_checkpoint
     from dwindle.recipe import read_recipe
 
-    if model not in NAMES:
-        raise typer.BadParameter(f"expected one of {', '.join(NAMES)}, got {model}", param_hint="--model")
     plan = read_recipe(f"{model}-paper")
     _run(plan, output, reference_checkpoint(model), data, device, threads, True, as_json)
 
@@ -90,7 +112,11 @@ def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .dwz file or a checkpoint.")],
     model: Annotated[
         str | None,
-        typer.Option(help="lenet-300-100 or lenet-5; a .dwz may name it itself.", show_default=False),
+        typer.Option(
+            callback=_known_model,
+            help="lenet-300-100 or lenet-5; a .dwz may name it itself.",
+            show_default=False,
+        ),
     ] = None,
     data: Data = None,
     as_json: Json = False,
@@ -100,12 +126,9 @@ def evaluate(
     Example: dwindle evaluate runs/demo/model.dwz --model lenet-300-100
     """
     from dwindle.data import mnist, pixels
-    from dwindle.models import NAMES
     from dwindle.outcome import read_network
     from dwindle.train import error, predict
 
-    if model is not None and model not in NAMES:
-        raise typer.BadParameter(f"expected one of {', '.join(NAMES)}, got {model}", param_hint="--model")
     name, network = read_network(file, model)
     digits = mnist(data)
     wrong = error(predict(network, digits.test_images, prepare=pixels), digits.test_labels)
@@ -117,7 +140,7 @@ def evaluate(
 
 def sensitivity(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the table and the figure.")],
-    model: Annotated[str, typer.Option(help="lenet-300-100 or lenet-5.")] = "lenet-300-100",
+    model: Model = "lenet-300-100",
     reference: Annotated[
         Path | None, typer.Option(help="Its checkpoint; the repository's without it.", show_default=False)
     ] = None,
@@ -128,6 +151,7 @@ def sensitivity(
 
     Example: dwindle sensitivity --model lenet-5 -o runs/sensitivity
     """
+    from dwindle import atomic
     from dwindle.data import mnist, pixels, split
     from dwindle.errors import CheckpointError
     from dwindle.models import reference_checkpoint
@@ -140,6 +164,7 @@ def sensitivity(
     if checkpoint is None:
         raise CheckpointError(f"{model}: expected --reference CHECKPOINT, got none and no repository")
     _, network = read_network(checkpoint, model)
+    output.mkdir(parents=True, exist_ok=True)
     digits = mnist(data)
     _, held_out = split(len(digits.train_labels), 5000)
     images, labels = digits.train_images[held_out], digits.train_labels[held_out]
@@ -149,16 +174,20 @@ def sensitivity(
 
     scan = scan_sensitivity(network, accuracy)
     errors = {name: [100 - score for score in scores] for name, scores in scan.scores.items()}
-    output.mkdir(parents=True, exist_ok=True)
-    figure = output / f"sensitivity-{model}.png"
+    content = {
+        "model": model,
+        "baseline": 100 - scan.baseline,
+        "sparsities": scan.sparsities,
+        "errors": errors,
+    }
+    table, figure = (output / f"sensitivity-{model}.{suffix}" for suffix in ("json", "png"))
+    atomic.write_bytes(table, (json.dumps(content, indent=1) + "\n").encode())
     figures.sensitivity(figure, scan.sparsities, errors, f"{model}: each layer pruned alone")
     if as_json:
-        print_json(
-            {"model": model, "baseline": 100 - scan.baseline, "sparsities": scan.sparsities, "errors": errors}
-        )
+        print_json(content)
         return
     show.sensitivity(scan.sparsities, errors, 100 - scan.baseline)
-    say(f"wrote {figure}")
+    say(f"wrote {table}, {figure}")
 
 
 def _run(
