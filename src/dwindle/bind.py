@@ -122,17 +122,18 @@ def attach(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name in dict.fromkeys(_plain(key) for key in state if _plain(key) != key):
         path, _, attribute = name.rpartition(".")
         prefix = f"{path}.parametrizations.{attribute}." if path else f"parametrizations.{attribute}."
-        for link in range(len(state)):
-            if f"{prefix}{link}.mask" in state:
-                set_mask(model, name, torch.ones_like(state[f"{prefix}{link}.mask"]))
-            elif f"{prefix}{link}.centroids" in state:
-                set_codebook(
-                    model, name, state[f"{prefix}{link}.centroids"], state[f"{prefix}{link}.indices"]
-                )
-            elif any(key.startswith(f"{prefix}{link}.") for key in state):
-                raise CheckpointError(f"{name}: expected masks and codebooks, got another parametrization")
+        link = 0
+        while True:
+            at = f"{prefix}{link}."
+            if f"{at}mask" in state:
+                set_mask(model, name, torch.ones_like(state[f"{at}mask"]))
+            elif f"{at}centroids" in state:
+                set_codebook(model, name, state[f"{at}centroids"], state[f"{at}indices"])
             else:
                 break
+            link += 1
+        if not link or any(key.startswith(at) for key in state):
+            raise CheckpointError(f"{name}: expected masks and codebooks, got another parametrization")
 
 
 def _is_own(module: nn.Module, name: str) -> bool:
