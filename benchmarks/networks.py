@@ -50,9 +50,10 @@ REASONS = [
     "entropy_at_linear_steps. The paper's codebooks lie between the two, or below, where trained weights "
     "have longer tails than Laplace ones.",
     "Gap bits and entries: survivors of random weights lie at random, so their gaps are geometric, their "
-    "fillers as frequent as q / (1 - q), q = (1 - density) ** (2 ** gap bits). Where the paper has fewer gap bits or "
-    "fewer fillers, the survivors of the trained layer lie in clusters.",
-    "The paper's entries are derived from its sizes after sharing, given in two or three digits.",
+    "fillers as frequent as q / (1 - q), q = (1 - density) ** (2 ** gap bits). Where the paper has fewer gap "
+    "bits or fewer fillers, the survivors of the trained layer lie in clusters.",
+    "The paper's entries are derived from its sizes after sharing, given in two or three digits; its total "
+    "after coding is more than its rows add up to.",
 ]
 """Why the bytes differ from the paper's."""
 
@@ -252,19 +253,25 @@ def compare(layer: Layer, row: LayerRow, gap_bits: int, bounds: dict[str, float]
 
 
 def paper_entries(layer: Layer, gap_bits: int) -> float:
-    """Survivors and fillers the paper stored, as its (rounded) size after sharing has it."""
-    return layer.shared / 100 * 32 * math.prod(layer.shape) / (index_width(layer) + gap_bits)
+    """Survivors and fillers the paper stored, by its (rounded) size after sharing, less the codebook."""
+    width = index_width(layer)
+    return 32 * (layer.shared / 100 * math.prod(layer.shape) - (1 << width)) / (width + gap_bits)
 
 
-def causes(network: Network, rows: dict[str, LayerRow]) -> dict[str, float]:
-    """What makes our file larger than the paper's, in percent of the original."""
+def causes(network: Network, rows: dict[str, LayerRow], file_bytes: int) -> dict[str, float]:
+    """What makes our file larger than the paper's, in percent of the original; adds up to the difference."""
     parts = dict.fromkeys(("index bits", "gap bits", "entries stored"), 0.0)
+    paper = 0.0
     for layer in network.layers:
         row, theirs = rows[f"{layer.name}.weight"], paper_entries(layer, network.gap_bits)
         gap_bits = row.gap_bits[1] if row.gap_bits else 0.0
         parts["index bits"] += row.entries * (row.index_bits[1] - layer.index_bits)
         parts["gap bits"] += row.entries * (gap_bits - layer.gap_bits)
         parts["entries stored"] += (row.entries - theirs) * (layer.index_bits + layer.gap_bits)
+        paper += 32 * row.elements * layer.coded / 100
+    total = 32 * network.parameters * network.coded / 100
+    parts["the paper's rows against its total"] = paper - total
+    parts["biases, tables, checksums, rounding"] = 8 * file_bytes - total - sum(parts.values())
     return {cause: round(100 * bits / (32 * network.parameters), 2) for cause, bits in parts.items()}
 
 
@@ -325,7 +332,7 @@ def sizes(network: Network, source: Path, target: Path, inspected: dict[str, Any
         "rate": round(book.rate, 2),
         "shared_percent": [round(100 * shared / book.original, 2), network.shared],
         "coded_percent": [round(100 / book.rate, 2), network.coded],
-        "more_than_the_paper_percent": causes(network, rows),
+        "more_than_the_paper_percent": causes(network, rows, book.file_size),
         "reasons": REASONS,
         "layers": layers,
     }
