@@ -9,9 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from dwindle.dtypes import SHAREABLE
 from dwindle.errors import TensorError
 
 
@@ -55,6 +58,35 @@ def owners(model: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
     wanted = source(*tensors[name])
     unique = {(id(module), attribute): (module, attribute) for module, attribute in tensors.values()}
     return [owner for owner in unique.values() if source(*owner) is wanted]
+
+
+def weights(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """The weights of a model that stages change unless something else is asked for.
+
+    All float parameters of two or more dimensions (linear, convolution, embedding, attention and such of
+    your own), except biases and the scales of norms. Weights of `nn.RNN`, `nn.LSTM` and `nn.GRU` are left
+    out: these modules hold on to computed weights, so that a parametrized one cannot be copied. A tied
+    tensor appears once, under the first of its names.
+
+    Returns:
+        (owner, attribute) by full tensor name, in the model's order.
+    """
+    found: dict[str, tuple[nn.Module, str]] = {}
+    seen: set[int] = set()
+    for full, module, name in named_tensors(model):
+        tensor = source(module, name)
+        if id(tensor) not in seen and _is_weight(module, name, tensor):
+            seen.add(id(tensor))
+            found[full] = (module, name)
+    return found
+
+
+def effective(module: nn.Module, name: str) -> Tensor:
+    """The tensor as the module computes with it, all parametrizations applied, outside autograd."""
+    with torch.no_grad():
+        tensor = getattr(module, name)
+    assert isinstance(tensor, Tensor)  # noqa: S101 (named_tensors lists no others)
+    return tensor.detach()
 
 
 def unknown(name: str, names: Iterable[str], kind: str = "tensor") -> TensorError:
@@ -115,6 +147,13 @@ def flatten(module: nn.Module, name: str) -> None:
     """Replace a parametrized tensor by an ordinary parameter of the value it has."""
     _own_class(module)
     parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+
+
+def _is_weight(module: nn.Module, name: str, tensor: Tensor) -> bool:
+    # All other norms of torch have 1-D parameters.
+    if isinstance(module, (nn.RNNBase, nn.LayerNorm, nn.RMSNorm)) or "bias" in name or is_lazy(tensor):
+        return False
+    return tensor.ndim >= 2 and str(tensor.dtype).removeprefix("torch.") in SHAREABLE
 
 
 def _links(module: nn.Module, name: str) -> parametrize.ParametrizationList:

@@ -25,7 +25,6 @@ from dwindle.prune.apply import by_tensor
 from dwindle.records import Raw, Record, Shared, Tied, elements, to_storage
 from dwindle.share import Codebook, assign_layer, get_codebook, share
 from dwindle.share.apply import bits_by_tensor
-from dwindle.share.codebook import effective
 from dwindle.share.kmeans import Init
 from dwindle.share.sorted import LARGEST
 
@@ -221,7 +220,7 @@ def _why_exact(module: nn.Module, name: str) -> str | None:
         # Its own tensors are what has to be in the file; and computing the weight may change them.
         if not isinstance(link, Mask | Codebook):
             return f"parametrized by {type(link).__name__}"
-    return _out_of_range(to_raw(effective(module, name)))
+    return _out_of_range(to_raw(chains.effective(module, name)))
 
 
 def _chosen(

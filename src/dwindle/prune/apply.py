@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from dwindle import chains
-from dwindle.prune.mask import get_mask, prunable, set_mask, weight_of
+from dwindle.prune.mask import get_mask, prunable, set_mask
 from dwindle.prune.threshold import by_quality, by_sparsity, global_threshold
 
 Target = float | Mapping[str, float | None]
@@ -114,15 +114,15 @@ def prune(
     if scope == "global":
         if sparsity is None or isinstance(sparsity, Mapping):
             raise ValueError("expected one sparsity for the whole network with the global scope")
-        weights = [weight_of(*owner) for owner in tensors.values()]
+        weights = [chains.effective(*owner) for owner in tensors.values()]
         masks = global_threshold(weights, sparsity, masks=list(before.values()), names=list(tensors))
         after = dict(zip(tensors, masks, strict=True))
     if scope == "layer" and sparsity is not None:
         for name, share in by_tensor(model, sparsity).items():
-            after[name] = by_sparsity(weight_of(*tensors[name]), share, mask=before[name], name=name)
+            after[name] = by_sparsity(chains.effective(*tensors[name]), share, mask=before[name], name=name)
     if quality is not None:
         for name, factor in by_tensor(model, quality).items():
-            after[name] = by_quality(weight_of(*tensors[name]), factor, mask=before[name], name=name)
+            after[name] = by_quality(chains.effective(*tensors[name]), factor, mask=before[name], name=name)
     rows = []
     for name, owner in tensors.items():
         elements = chains.source(*owner).numel()

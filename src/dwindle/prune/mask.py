@@ -7,10 +7,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from dwindle import chains
-from dwindle.dtypes import SHAREABLE
 from dwindle.errors import TensorError
 
 
@@ -38,24 +36,12 @@ class Mask(nn.Module):
 
 
 def prunable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """The weights of a model that pruning may touch.
-
-    All float parameters of two or more dimensions (linear, convolution, embedding, attention and such of
-    your own), except biases and the scales of norms. Weights of `nn.RNN`, `nn.LSTM` and `nn.GRU` are left
-    out: these modules hold on to computed weights, so that a parametrized one cannot be copied. A tied
-    tensor appears once, under the first of its names.
+    """The weights of a model that pruning may touch: those of `chains.weights`.
 
     Returns:
         (owner, attribute) by full tensor name, in the model's order.
     """
-    found: dict[str, tuple[nn.Module, str]] = {}
-    seen: set[int] = set()
-    for full, module, name in chains.named_tensors(model):
-        tensor = chains.source(module, name)
-        if id(tensor) not in seen and _is_weight(module, name, tensor):
-            seen.add(id(tensor))
-            found[full] = (module, name)
-    return found
+    return chains.weights(model)
 
 
 def set_mask(module: nn.Module, name: str, mask: Tensor) -> None:
@@ -77,7 +63,7 @@ def set_mask(module: nn.Module, name: str, mask: Tensor) -> None:
     original = chains.source(*holders[0])
     if any(isinstance(holder, nn.RNNBase) for holder, _ in holders):
         raise TensorError(f"{name}: expected a weight outside nn.RNN, nn.LSTM and nn.GRU, got one of theirs")
-    shape = weight_of(*holders[0]).shape
+    shape = chains.effective(*holders[0]).shape
     if mask.dtype != torch.bool or mask.shape != shape:
         got = f"{list(mask.shape)} as {mask.dtype}"
         raise TensorError(f"{name}: expected a mask of shape {list(shape)} as torch.bool, got {got}")
@@ -145,20 +131,5 @@ def masked(module: nn.Module, name: str, mask: Tensor) -> Iterator[None]:
                 owner._parameters[key] = owner._parameters.pop(key)
 
 
-def weight_of(module: nn.Module, name: str) -> Tensor:
-    """The weight as the module computes with it, all parametrizations applied, outside autograd."""
-    with torch.no_grad():
-        weight = getattr(module, name)
-    assert isinstance(weight, Tensor)  # noqa: S101 (named_tensors lists no others)
-    return weight.detach()
-
-
 def _masks(module: nn.Module, name: str) -> list[Mask]:
     return [link for link in chains.chain(module, name) if isinstance(link, Mask)]
-
-
-def _is_weight(module: nn.Module, name: str, tensor: Tensor) -> bool:
-    # All other norms of torch have 1-D parameters.
-    if isinstance(module, (nn.RNNBase, nn.LayerNorm, nn.RMSNorm)) or "bias" in name or is_lazy(tensor):
-        return False
-    return tensor.ndim >= 2 and str(tensor.dtype).removeprefix("torch.") in SHAREABLE

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from dwindle import chains
-from dwindle.prune.mask import get_mask, masked, prunable, weight_of
+from dwindle.prune.mask import get_mask, masked, prunable
 from dwindle.prune.threshold import by_sparsity, check_finite
 
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
@@ -86,13 +86,13 @@ def scan_sensitivity(
     for name in chosen:
         if name not in tensors:
             raise chains.unknown(name, tensors, "prunable tensor")
-        check_finite(weight_of(*tensors[name]), name)
+        check_finite(chains.effective(*tensors[name]), name)
     modes = [(module, module.training) for module in model.modules()]
     scores = {}
     try:
         baseline = float(evaluate(model))
         for name in chosen:
-            weight, mask = weight_of(*tensors[name]), get_mask(*tensors[name])
+            weight, mask = chains.effective(*tensors[name]), get_mask(*tensors[name])
             row = []
             for sparsity in sparsities:
                 with masked(model, name, by_sparsity(weight, sparsity, mask=mask, name=name)):

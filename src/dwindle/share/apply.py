@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from dwindle import chains
 from dwindle.dtypes import SHAREABLE
 from dwindle.errors import TensorError
 from dwindle.share.allocate import allocate
-from dwindle.share.codebook import effective, set_codebook
+from dwindle.share.codebook import set_codebook
 from dwindle.share.layer import assign_layer, squared_error
 from dwindle.share.starts import Init
 
@@ -89,31 +88,12 @@ class ShareReport:
 
 
 def sharable(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """The weights of a model that are shared unless something else is asked for.
-
-    All float parameters of two or more dimensions, except biases, the scales of norms and the weights of
-    `nn.RNN`, `nn.LSTM` and `nn.GRU`, which hold on to computed weights. A tied tensor appears once, under the
-    first of its names.
+    """The weights of a model that are shared unless something else is asked for: those of `chains.weights`.
 
     Returns:
         (owner, attribute) by full tensor name, in the model's order.
     """
-    found: dict[str, tuple[nn.Module, str]] = {}
-    seen: set[int] = set()
-    for full, module, name in chains.named_tensors(model):
-        tensor = chains.source(module, name)
-        held = isinstance(module, (nn.RNNBase, nn.LayerNorm, nn.RMSNorm)) or "bias" in name
-        if (
-            held
-            or is_lazy(tensor)
-            or tensor.ndim < 2
-            or _dtype(tensor) not in SHAREABLE
-            or id(tensor) in seen
-        ):
-            continue
-        seen.add(id(tensor))
-        found[full] = (module, name)
-    return found
+    return chains.weights(model)
 
 
 def share(
@@ -216,7 +196,7 @@ def _layer_type(module: nn.Module) -> str:
 
 def _array(module: nn.Module, name: str) -> NDArray[Any]:
     """The effective weight as float32, or float64 where it is that."""
-    weight = effective(module, name).cpu()
+    weight = chains.effective(module, name).cpu()
     array: NDArray[Any] = (weight if weight.dtype == torch.float64 else weight.float()).numpy()
     return array
 

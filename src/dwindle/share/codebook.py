@@ -56,7 +56,7 @@ def set_codebook(module: nn.Module, name: str, centroids: Tensor, indices: Tenso
     if any(isinstance(owner, nn.RNNBase) for owner, _ in owners):
         raise TensorError(f"{name}: expected a weight outside nn.RNN, nn.LSTM and nn.GRU, got one of theirs")
     weight = chains.source(*owners[0])
-    elements = effective(*owners[0]).numel()
+    elements = chains.effective(*owners[0]).numel()
     if centroids.ndim != 1 or not weight.is_floating_point():
         got = f"{list(centroids.shape)} for {weight.dtype}"
         raise TensorError(f"{name}: expected 1-D centroids for a float tensor, got {got}")
@@ -91,14 +91,6 @@ def get_codebook(module: nn.Module, name: str) -> Codebook | None:
             if isinstance(link, Codebook):
                 return link
     return None
-
-
-def effective(module: nn.Module, name: str) -> Tensor:
-    """The weight as the module computes with it, all parametrizations applied, outside autograd."""
-    with torch.no_grad():
-        weight = getattr(module, name)
-    assert isinstance(weight, Tensor)  # noqa: S101 (named_tensors lists no others)
-    return weight.detach()
 
 
 def _freeze(module: nn.Module, name: str, codebook: Codebook) -> None:
