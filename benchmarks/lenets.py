@@ -12,7 +12,6 @@ import argparse
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -33,7 +32,6 @@ KEPT = (
     "pruned_error",
     "test_error",
     "same_predictions",
-    "seconds",
     "layers",
 )
 
@@ -54,11 +52,9 @@ def main() -> None:
     for seed in options.seeds:
         recipe = read_recipe(options.recipe).model_copy(update={"seed": seed})
         folder = options.runs / f"{recipe.name}-{seed}"
-        started = time.perf_counter()
         model = run_recipe(recipe, folder, digits, log=lambda line, seed=seed: print(seed, line, flush=True))
         outcome = measure(recipe, folder, digits, model)
-        facts = {"seed": seed, "seconds": round(time.perf_counter() - started, 1)}
-        content = write_report(recipe, outcome, folder, facts).content
+        content = write_report(recipe, outcome, folder, {"seed": seed}).content
         seeds.append(
             {"seed": seed, "overhead": outcome.ledger.overhead} | {key: content[key] for key in KEPT}
         )
