@@ -18,6 +18,7 @@ from dwindle import atomic, bind, chains, dtypes, settings
 from dwindle.code.plan import Coding
 from dwindle.file import Archive, Ledger, ledger, write
 from dwindle.file.reader import default_threads
+from dwindle.file.writer import check_metadata
 from dwindle.io import read_checkpoint
 from dwindle.io.torch_file import to_raw
 from dwindle.prune import Mask, by_sparsity, prune
@@ -112,10 +113,12 @@ def compress(
     Raises:
         OutputError: if `path` exists without `force` or cannot be written.
         TensorError: if a name is no tensor's, or the model holds what has no record.
+        TypeError: if metadata is anything but text.
         VerificationError: if the file does not decode to what went in.
     """
     path = Path(path)
     atomic.check_output(path, force=force)
+    check_metadata(metadata or {})
     bind.check(model)
     small = copy.deepcopy(model)
     shares = {} if sparsity is None else by_tensor(small, sparsity)

@@ -59,10 +59,12 @@ def write(
     Raises:
         OutputError: if `path` exists without `force` or cannot be written.
         VerificationError: if what was written does not decode to `records`.
+        TypeError: if metadata is anything but text.
         ValueError: if a tie leads nowhere.
     """
     path = Path(path)
     atomic.check_output(path, force=force)
+    check_metadata(metadata or {})
     with ThreadPoolExecutor(threads or default_threads()) as pool:
         coded = _encode(records, coding or Coding(), pool)
         header, _ = layout.write_header(layout.Header(metadata or {}, coded.codes, coded.entries))
@@ -71,6 +73,17 @@ def write(
             stream.flush()
             _verify(Path(stream.name), path, records, threads)
     return Written(path, size)
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Refuse metadata that is not text.
+
+    Raises:
+        TypeError: at the first item that is something else.
+    """
+    for key, text in metadata.items():
+        if not (isinstance(key, str) and isinstance(text, str)):
+            raise TypeError(f"metadata: expected text for text, got {text!r} for {key!r}")
 
 
 @dataclass(frozen=True, eq=False)
