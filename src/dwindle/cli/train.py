@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -158,6 +160,7 @@ def sensitivity(
     from dwindle.outcome import read_network
     from dwindle.prune import scan_sensitivity
     from dwindle.report import figures
+    from dwindle.report.run import versions
     from dwindle.train import error, predict
 
     checkpoint = reference or reference_checkpoint(model)
@@ -173,10 +176,13 @@ def sensitivity(
         return 100 - error(predict(candidate, images, prepare=pixels), labels)
 
     scan = scan_sensitivity(network, accuracy)
-    errors = {name: [100 - score for score in scores] for name, scores in scan.scores.items()}
+    errors = {name: [round(100 - score, 4) for score in scores] for name, scores in scan.scores.items()}
     content = {
+        "command": shlex.join(["dwindle", *sys.argv[1:]]),
+        "versions": versions(),
         "model": model,
-        "baseline": 100 - scan.baseline,
+        "digits": len(labels),
+        "baseline": round(100 - scan.baseline, 4),
         "sparsities": scan.sparsities,
         "errors": errors,
     }
