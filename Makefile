@@ -30,8 +30,20 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
+# Speeds against named peers, by hand: timings mean little on a busy machine.
 bench: $(VENV)/.bench
 	$(BIN)/pytest benchmarks --benchmark-only
+
+# What is committed under results/, made again; hours on two cores.
+results: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.lenets lenet-300-100-paper --json results/lenet-300-100-paper.json
+	$(BIN)/python -m benchmarks.lenets lenet-5-paper --json results/lenet-5-paper.json
+	$(BIN)/python -m benchmarks.networks --network alexnet --json results/alexnet.json
+	$(BIN)/python -m benchmarks.networks --network vgg-16 --json results/vgg-16.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kmeans --json results/kmeans.json
+	$(BIN)/python -m benchmarks.huffman --json results/huffman.json
+	$(BIN)/dwindle sensitivity --model lenet-300-100 -o results
+	$(BIN)/dwindle sensitivity --model lenet-5 -o results
 
 clean:
 	rm -rf $(VENV) build dist runs src/*.egg-info
