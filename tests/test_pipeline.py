@@ -10,7 +10,7 @@ import torch
 
 from dwindle import Archive, pipeline
 from dwindle.data import Mnist
-from dwindle.errors import CheckpointError, OutputError, RunError, TensorError
+from dwindle.errors import CheckpointError, OutputError, RecipeError, RunError, TensorError
 from dwindle.io import read_checkpoint, write_checkpoint
 from dwindle.models import build
 from dwindle.outcome import measure, read_network
@@ -328,6 +328,21 @@ def test_stages_may_be_left_out(tmp_path, data, without, phases):
     if without == ("prune", "share"):
         assert outcome.changed == ()
         assert outcome.reference_error == outcome.test_error
+
+
+def test_a_budget_chooses_the_bits(tmp_path, data):
+    sizes = []
+    budgets = (28_000, 40_000)
+    for budget in budgets:
+        folder = tmp_path / str(budget)
+        run_recipe(recipe(share={"budget": budget}), folder, data)
+        sizes.append(RunFolder(folder).compressed.stat().st_size)
+    biases = 4 * 410
+    # Gaps and Huffman codes come within 8 % of the entropy that the budget is counted in.
+    assert all(size - biases < 1.08 * budget for size, budget in zip(sizes, budgets, strict=True))
+    assert sizes[1] > 1.1 * sizes[0]
+    with pytest.raises(RecipeError, match="budget"):
+        run_recipe(recipe(share={"budget": 10}), tmp_path / "small", data)
 
 
 def test_a_validation_set_is_held_out_and_reported(tmp_path, data):

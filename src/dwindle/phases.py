@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from dwindle.errors import RecipeError
 from dwindle.prune import cubic, fraction_for, iterative, per_tensor, prune
 from dwindle.recipe import Pruning, Sharing, Training
 from dwindle.share import share
@@ -92,8 +93,16 @@ class SharePhase(Phase):
         self.sharing, self.seed = sharing, seed
 
     def enter(self, model: nn.Module) -> None:
-        """Share what the recipe names."""
-        share(model, bits=self.sharing.bits, init=self.sharing.init, seed=self.seed)
+        """Share what the recipe names.
+
+        Raises:
+            RecipeError: if the budget is too small for it.
+        """
+        sharing = self.sharing
+        try:
+            share(model, bits=sharing.bits, budget=sharing.budget, init=sharing.init, seed=self.seed)
+        except ValueError as error:
+            raise RecipeError(f"share: {error}") from error
 
 
 def _falling(training: Training, epoch: int, epochs: int) -> Callable[[float], float]:

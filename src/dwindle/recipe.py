@@ -87,10 +87,12 @@ class Sharing(Training):
 
     Attributes:
         bits: width of an index, by tensor or layer type.
+        budget: bytes for all indices and codebooks; `bits` then only says which tensors are shared.
         init: start of k-means.
     """
 
     bits: Annotated[dict[str, Bits], Field(min_length=1)]
+    budget: Annotated[int, Field(ge=1)] | None = None
     init: Literal["linear", "density", "forgy", "optimal"] = "linear"
 
     @model_validator(mode="after")
