@@ -335,7 +335,7 @@ def test_a_budget_chooses_the_bits(tmp_path, data):
     budgets = (28_000, 40_000)
     for budget in budgets:
         folder = tmp_path / str(budget)
-        run_recipe(recipe(share={"budget": budget}), folder, data)
+        run_recipe(recipe(share={"budget": budget}, code=None), folder, data)
         sizes.append(RunFolder(folder).compressed.stat().st_size)
     biases = 4 * 410
     # Gaps and Huffman codes come within 8 % of the entropy that the budget is counted in.
