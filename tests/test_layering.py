@@ -210,7 +210,10 @@ def test_importing_dwindle_loads_nothing_heavy():
     assert not HEAVY & set(loaded)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["inspect", "--help"]])
+COMMANDS = ("compress", "decompress", "inspect", "verify", "train", "evaluate", "sensitivity", "demo")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)])
 def test_help_loads_nothing_heavy(arguments):
     code = f"""
 import sys

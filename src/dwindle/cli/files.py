@@ -13,12 +13,24 @@ from dwindle.errors import shown
 
 Dwz = Annotated[Path, typer.Argument(metavar="FILE.dwz", help="The compressed file.")]
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Decode the file however large its tensors; refused over 256 MiB and 4,096 times it."
+    ),
+]
+
+
+def _most(trust: bool) -> str | None:
+    return None if trust else "auto"
+
 
 def inspect(
     file: Dwz,
     compare: Annotated[
         bool, typer.Option("--compare", help="What every other coding would make of the same tensors.")
     ] = False,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Show where every byte of a file goes, with the entropy bound beside each stream.
@@ -29,7 +41,7 @@ def inspect(
     from dwindle.file import Archive, ledger
     from dwindle.records import Shared
 
-    with Archive(file) as archive:
+    with Archive(file, max_bytes=_most(trust)) as archive:
         book = ledger(archive)
         table = None
         if compare:
@@ -53,6 +65,7 @@ def verify(
     key: Annotated[
         str | None, typer.Option("--key", help="Where the state dict is in that checkpoint.")
     ] = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Decode every byte of a file and check it; with --against, measure how far it is from the original.
@@ -61,7 +74,7 @@ def verify(
     """
     from dwindle.file import Archive
 
-    with Archive(file) as archive:
+    with Archive(file, max_bytes=_most(trust)) as archive:
         archive.check()
         result: dict[str, object] = {"file": str(file), "tensors": len(archive), "ok": True}
         rows = []
@@ -98,6 +111,7 @@ def decompress(
         Path, typer.Option("-o", "--output", help=".safetensors, .npz or .pt", show_default=False)
     ],
     force: Force = False,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Write the tensors of a file as an ordinary checkpoint.
@@ -109,7 +123,7 @@ def decompress(
     from dwindle.io import write_checkpoint
 
     atomic.check_output(output, force=force, inputs=(file,))
-    with Archive(file) as archive:
+    with Archive(file, max_bytes=_most(trust)) as archive:
         found = {name: archive.record(name) for name in archive}
         write_checkpoint(output, found, archive.metadata, force=force)
     dropped = [] if output.suffix.lower() == ".safetensors" else list(archive.metadata)

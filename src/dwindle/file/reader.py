@@ -92,9 +92,8 @@ class Archive(Mapping[str, NDArray[Any]]):
             return
         most = max(GENEROUS, EXPANSION * self.size) if isinstance(max_bytes, str) else max_bytes
         if self.decoded_size > most:
-            raise CorruptError(
-                f"expected tensors of at most {most} bytes, got {self.decoded_size}; max_bytes lifts this"
-            )
+            got = f"{self.decoded_size}; --trust (max_bytes=None) lifts this"
+            raise CorruptError(f"expected tensors of at most {most} bytes, got {got}")
 
     @property
     def metadata(self) -> dict[str, str]:

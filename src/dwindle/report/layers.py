@@ -20,12 +20,13 @@ class LayerRow:
         name: the tensor.
         elements: its weights.
         survivors: those that are not zero.
-        entries: what is stored: survivors and fillers, or all weights where the tensor is dense.
+        entries: what is stored: survivors and fillers by gaps, survivors in CSR and CSC, all weights where
+            the tensor is dense.
         index_bits: of a weight's index, fixed and as coded, on average over the entries.
-        gap_bits: of a gap, likewise; None where the tensor is dense.
+        gap_bits: of a gap, likewise; None where there are none.
         original: bytes uncompressed.
-        pruned: bytes with the survivors' values and fixed-width gaps.
-        shared: bytes with a codebook and fixed-width indices and gaps.
+        pruned: bytes with the survivors' values and fixed-width gaps, or CSR's and CSC's places.
+        shared: bytes with a codebook, fixed-width indices and the same gaps or places.
         coded: bytes in the file, everything of the tensor counted.
     """
 
@@ -91,6 +92,9 @@ def _row(archive: Archive, book: Ledger, name: str, entry: SharedEntry) -> Layer
     survivors = elements if counts.zero is None else elements - int(counts.indices[counts.zero])
     gap_bits = None
     entries, gap_width = elements, 0
+    places = book.size(name, "pointers") + book.size(name, "places")
+    if entry.plan.arrangement in ("csr", "csc"):
+        entries = survivors
     if entry.plan.arrangement == "gaps" and counts.distances is not None:
         gap_width = entry.plan.gap_bits
         entries = int(gap_counts(counts.distances, gap_width).sum())
@@ -103,8 +107,8 @@ def _row(archive: Archive, book: Ledger, name: str, entry: SharedEntry) -> Layer
         index_bits=(float(width), _bits(book.size(name, "indices"), entries)),
         gap_bits=gap_bits,
         original=records.nbytes(record),
-        pruned=-(-entries * (8 * value + gap_width) // 8),
-        shared=-(-entries * (width + gap_width) // 8) + codebook,
+        pruned=-(-entries * (8 * value + gap_width) // 8) + places,
+        shared=-(-entries * (width + gap_width) // 8) + places + codebook,
         coded=book.size(name),
     )
 
