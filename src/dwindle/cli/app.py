@@ -43,7 +43,8 @@ def main() -> None:
     """Run the command line: exit status 0 done, 1 a check failed, 2 bad input or usage."""
     from dwindle.cli import commands
 
-    commands.register(app)
+    if not app.registered_commands:
+        commands.register(app)
     words = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         app(words)

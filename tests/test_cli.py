@@ -1,0 +1,599 @@
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import dwindle
+import dwindle.data
+from dwindle.cli import main
+from dwindle.cli.commands import COMMANDS
+from dwindle.data import Mnist
+from dwindle.file import write
+from dwindle.models import build
+from dwindle.records import Shared
+
+NAMES = [command.__name__ for command in COMMANDS]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line in this process: its exit status, what it prints, what it says on the side."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["dwindle", *map(str, words)])
+        try:
+            main()
+            status = 0
+        except SystemExit as done:
+            status = done.code or 0
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command line that must fail with status 2 and one line on standard error; that line."""
+
+    def refused(*words, status=2):
+        got, out, err = run(*words)
+        assert (got, out) == (status, "")
+        assert err.startswith("dwindle: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return err.removeprefix("dwindle: ").rstrip("\n")
+
+    return refused
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "wide.weight": torch.randn(64, 80, generator=generator),
+        "conv.weight": torch.randn(16, 32, 3, 3, generator=generator),
+        "conv.bias": torch.randn(16, generator=generator),
+        "steps": torch.tensor(7),
+    }
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tensors):
+    save_file(tensors, tmp_path / "in.safetensors", metadata={"made": "here"})
+    return tmp_path / "in.safetensors"
+
+
+@pytest.fixture
+def compressed(checkpoint, run):
+    path = checkpoint.parent / "in.dwz"
+    assert run("compress", checkpoint, "-o", path)[0] == 0
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_an_example_and_json(run, name):
+    status, out, err = run(name, "--help")
+    assert (status, err) == (0, "")
+    assert f"Example: dwindle {name}" in " ".join(out.split())
+    assert "--json" in out
+
+
+def test_the_program_has_help_and_a_version(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    assert all(name in out for name in NAMES)
+    assert run("--version") == (0, f"dwindle {dwindle.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "words", [["nothing"], ["compress"], ["inspect"], ["verify", "x", "--hurry"], ["--hurry"]]
+)
+def test_wrong_usage_has_status_2(run, words):
+    status, _, err = run(*words)
+    assert status == 2
+    assert "Error" in err
+
+
+def sources(tmp_path, tensors):
+    """The same tensors in every form that is read, with the options each needs and what is skipped."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number, (name, tensor) in enumerate(tensors.items()):
+        save_file({name: tensor}, folder / f"{number}.safetensors")
+    (folder / "config.json").write_text("{}")
+    save_file(tensors, tmp_path / "plain.safetensors")
+    torch.save(dict(tensors), tmp_path / "plain.pt")
+    torch.save({"epoch": 3, "model": {"ema": {**tensors, "note": "x"}}}, tmp_path / "nested.pt")
+    np.savez(tmp_path / "plain.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
+    return {
+        "safetensors": (tmp_path / "plain.safetensors", [], []),
+        "pt": (tmp_path / "plain.pt", [], []),
+        "nested": (tmp_path / "nested.pt", ["--key", "model.ema"], ["epoch", "model.ema.note"]),
+        "npz": (tmp_path / "plain.npz", [], []),
+        "shards": (folder, [], ["config.json"]),
+    }
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt", "nested", "npz", "shards"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npz"])
+def test_every_form_goes_there_and_back(tmp_path, tensors, run, form, suffix):
+    source, options, skipped = sources(tmp_path, tensors)[form]
+    small, back = tmp_path / "x.dwz", tmp_path / f"back{suffix}"
+    status, out, err = run("compress", source, "-o", small, *options)
+    assert status == 0
+    assert f"{small.stat().st_size:,} bytes" in out
+    assert all(f"{name}: not a tensor, left out" in err for name in skipped)
+    status, out, _ = run("inspect", small, "--compare")
+    assert status == 0
+    assert all(name in out for name in (*tensors, "huffman", "one dictionary", "fillers"))
+    assert run("verify", small)[0] == 0
+    status, out, _ = run("verify", small, "--against", source, *options)
+    assert status == 0
+    assert "4 tensors, every checksum right" in out
+    status, _, err = run("decompress", small, "-o", back)
+    assert status == 0
+    assert f"{back}: 4 tensors" in err
+    status, out, _ = run("verify", small, "--against", back, "--json")
+    assert status == 0
+    assert all(distance["exact"] for distance in json.loads(out)["distances"])
+    read = {".safetensors": load_file, ".pt": torch.load, ".npz": lambda p: dict(np.load(p))}[suffix](back)
+    assert set(read) == set(tensors)
+    for name in ("conv.bias", "steps"):
+        assert np.array_equal(np.asarray(read[name]), tensors[name].numpy())
+
+
+def test_compress_prints_json(tmp_path, tensors, run):
+    for form, (source, options, skipped) in sources(tmp_path, tensors).items():
+        path = tmp_path / f"{form}.dwz"
+        status, out, err = run("compress", source, "-o", path, *options, "--json")
+        assert (status, err) == (0, "")
+        found = json.loads(out)
+        assert (found["source"], found["file"]) == (str(source), str(path))
+        assert found["bytes"] == found["file_size"] == path.stat().st_size
+        assert found["rate"] == found["original"] / found["bytes"]
+        assert found["skipped"] == skipped
+        assert found["notes"] == []
+        assert sum(line["size"] for line in found["lines"]) == found["bytes"]
+        assert {tensor["name"] for tensor in found["tensors"]} == set(tensors)
+
+
+def test_inspect_verify_and_decompress_print_json(run, compressed, checkpoint, tensors, tmp_path):
+    found = json.loads(run("inspect", compressed, "--json", "--compare")[1])
+    assert found["metadata"] == {"made": "here"}
+    assert found["bytes"] == compressed.stat().st_size
+    assert {tensor["name"] for tensor in found["comparison"]["tensors"]} == {"wide.weight", "conv.weight"}
+    assert "comparison" not in json.loads(run("inspect", compressed, "--json")[1])
+    found = json.loads(run("verify", compressed, "--against", checkpoint, "--json")[1])
+    assert (found["ok"], found["tensors"], found["against"]) == (True, 4, str(checkpoint))
+    by_name = {distance["name"]: distance for distance in found["distances"]}
+    assert [by_name[name]["exact"] for name in tensors] == [False, False, True, True]
+    assert by_name["wide.weight"]["snr_db"] > 30
+    found = json.loads(run("decompress", compressed, "-o", tmp_path / "x.npz", "--json")[1])
+    assert found["bytes"] == (tmp_path / "x.npz").stat().st_size
+    assert (found["tensors"], found["metadata_left_out"]) == (4, ["made"])
+
+
+def test_decompress_says_what_metadata_it_leaves_out(run, compressed, tmp_path):
+    for suffix in (".pt", ".npz"):
+        status, _, err = run("decompress", compressed, "-o", tmp_path / f"x{suffix}")
+        assert status == 0
+        assert f"metadata left out, since {suffix} has no place for it: made" in err
+    status, _, err = run("decompress", compressed, "-o", tmp_path / "x.safetensors")
+    assert "left out" not in err
+    with safe_open(tmp_path / "x.safetensors", "np") as file:
+        assert file.metadata() == {"made": "here"}
+
+
+def test_settings_of_compress(run, checkpoint, tmp_path):
+    out = tmp_path / "x.dwz"
+
+    def tensors(*options):
+        status, printed, _ = run("compress", checkpoint, "-o", out, "--json", "--force", *options)
+        assert status == 0
+        return {tensor["name"]: tensor for tensor in json.loads(printed)["tensors"]}
+
+    found = tensors("--prune", "conv=0.75,linear=0.5", "--bits", "conv=3,linear=none,wide.weight=5")
+    assert (found["conv.weight"]["entries"], found["wide.weight"]["entries"]) == (8, 32)
+    assert (found["conv.weight"]["survivors"], found["wide.weight"]["survivors"]) == (1152, 2560)
+    assert tensors("--bits", "none")["wide.weight"]["coding"] == "raw"
+    assert tensors("--bits", "*.weight=2,conv*=none")["conv.weight"]["coding"] == "raw"
+    assert tensors("--min-elements", "5000")["conv.weight"]["coding"] == "raw"
+    assert tensors("--prune", "0.9", "--coder", "csc")["wide.weight"]["coding"] == "csc, fixed"
+    assert tensors("--prune", "0.9", "--gap-bits", "3")["wide.weight"]["coding"].startswith("3-bit gaps")
+    for option in ("--init=optimal", "--init=forgy", "--dictionary=network", "--threads=2", "--seed=9"):
+        tensors("--bits=3", option)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--bits=0", "1 to 16 bits, got '0'"),
+        ("--bits=17", "1 to 16 bits, got '17'"),
+        ("--bits=x", "1 to 16 bits, got 'x'"),
+        ("--bits=", "1 to 16 bits, got ''"),
+        ("--bits=conv=4,", "key=value, got ''"),
+        ("--bits=8,conv=4", "key=value, got '8'"),
+        ("--prune=1.5", "a share from 0 to 1, got '1.5'"),
+        ("--prune=nan", "a share from 0 to 1, got 'nan'"),
+        ("--prune=-0.1", "a share from 0 to 1, got '-0.1'"),
+        ("--prune=conv=much", "a share from 0 to 1, got 'much'"),
+        ("--init=best", "one of linear, density, forgy, optimal, got best"),
+        ("--coder=zip", "a coder among fixed, csr, csc, huffman, got zip"),
+        ("--gap-bits=0", "gap bits of 1 to 16, got 0"),
+        ("--gap-bits=17", "gap bits of 1 to 16, got 17"),
+        ("--dictionary=each", "a dictionary per layer or network, got each"),
+        ("--threads=0", "greater than or equal to 1"),
+        ("--threads=-1", "greater than or equal to 1"),
+        ("--seed=-1", "greater than or equal to 0"),
+        ("--min-elements=-1", "greater than or equal to 0"),
+    ],
+)
+def test_bad_options_of_compress_have_status_2(run, checkpoint, tmp_path, option, message, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    status, out, err = run("compress", checkpoint, "-o", tmp_path / "x.dwz", option)
+    assert (status, out) == (2, "")
+    assert message in " ".join(err.replace("│", " ").split())
+    assert not (tmp_path / "x.dwz").exists()
+
+
+def test_optimal_starts_have_at_most_10_bits(run, checkpoint, tmp_path):
+    words = ("compress", checkpoint, "-o", tmp_path / "x.dwz", "--init", "optimal", "--bits")
+    for bits in ("11", "conv=11,linear=3"):
+        status, _, err = run(*words, bits)
+        assert status == 2
+        assert "at most 10 bits" in " ".join(err.split())
+    assert run(*words, "conv=2,linear=none")[0] == 0
+
+
+def test_unknown_tensors_are_refused_with_the_nearest(refused, checkpoint, tmp_path):
+    line = refused("compress", checkpoint, "-o", tmp_path / "x.dwz", "--bits", "wide.wieght=3")
+    assert line.startswith("wide.wieght: expected the name of a tensor to compress, such as wide.weight")
+
+
+def test_inputs_that_cannot_be_read(refused, checkpoint, compressed, tmp_path):
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    for source, message in (
+        (tmp_path / "missing.pt", "No such file"),
+        (tmp_path / "text.safetensors", "expected"),
+        (tmp_path / "text", "unknown format"),
+        (tmp_path / "empty", "expected a folder of .safetensors shards"),
+        (compressed, "compressed already"),
+    ):
+        line = refused("compress", source, "-o", tmp_path / "x.dwz")
+        assert line.startswith(f"{source}: ")
+        assert message in line
+    assert "expected no key" in refused("compress", checkpoint, "-o", tmp_path / "x.dwz", "--key", "a")
+    assert not (tmp_path / "x.dwz").exists()
+
+
+def test_a_file_is_not_compressed_onto_itself(refused, checkpoint, compressed, tmp_path):
+    before = checkpoint.read_bytes()
+    (tmp_path / "link.dwz").symlink_to(checkpoint)
+    for output in (checkpoint, tmp_path / "link.dwz"):
+        assert "other than the input" in refused("compress", checkpoint, "-o", output, "--force")
+    assert "other than the input" in refused("decompress", compressed, "-o", compressed, "--force")
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    os.link(checkpoint, folder / "one.safetensors")
+    assert "other than the input" in refused("compress", folder, "-o", folder / "one.safetensors", "--force")
+    assert checkpoint.read_bytes() == before
+
+
+def test_existing_outputs_are_kept_unless_forced(run, refused, checkpoint, compressed, tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"precious")
+    before = compressed.read_bytes()
+    assert "--force" in refused("compress", checkpoint, "-o", compressed, "--bits", "2")
+    assert "--force" in refused("decompress", compressed, "-o", tmp_path / "x.npz")
+    assert (compressed.read_bytes(), (tmp_path / "x.npz").read_bytes()) == (before, b"precious")
+    assert run("decompress", compressed, "-o", tmp_path / "x.npz", "--force")[0] == 0
+    assert run("compress", checkpoint, "-o", compressed, "--bits", "2", "--force")[0] == 0
+    assert compressed.read_bytes() != before
+
+
+def test_outputs_that_cannot_be_written(refused, checkpoint, compressed, tmp_path):
+    for command, source, name in (
+        ("compress", checkpoint, "none/x.dwz"),
+        ("compress", checkpoint, "."),
+        ("decompress", compressed, "none/x.npz"),
+        ("decompress", compressed, "x.onnx"),
+        ("decompress", compressed, "x" * 300 + ".npz"),
+    ):
+        assert refused(command, source, "-o", tmp_path / name)
+
+
+class Boom:
+    """Pickled as a call that leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_checkpoint_that_needs_pickle_is_refused_and_nothing_runs(refused, tmp_path, compressed):
+    torch.save({"w": torch.zeros(2), "boom": Boom(tmp_path / "ran")}, tmp_path / "x.pt")
+    np.savez(tmp_path / "x.npz", w=np.array([Boom(tmp_path / "ran")], dtype=object))
+    for source in (tmp_path / "x.pt", tmp_path / "x.npz"):
+        assert "pickle" in refused("compress", source, "-o", tmp_path / "x.dwz")
+        assert "pickle" in refused("verify", compressed, "--against", source)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nan_weights_are_noted(run, tensors, tmp_path):
+    broken = copy.deepcopy(tensors)
+    broken["wide.weight"][0, 0] = float("nan")
+    save_file(broken, tmp_path / "x.safetensors")
+    status, _, err = run("compress", tmp_path / "x.safetensors", "-o", tmp_path / "x.dwz")
+    assert status == 0
+    assert "wide.weight: kept exactly: 1 of 5120 weights are NaN" in err
+    status, out, _ = run("verify", tmp_path / "x.dwz", "--against", tmp_path / "x.safetensors", "--json")
+    assert status == 0
+    json.loads(out, parse_constant=pytest.fail)  # NaN is no JSON
+
+
+def test_damaged_files_have_status_2(refused, compressed, tmp_path):
+    whole = compressed.read_bytes()
+    (tmp_path / "text.dwz").write_text("hello")
+    (tmp_path / "empty.dwz").write_bytes(b"")
+    (tmp_path / "cut.dwz").write_bytes(whole[:-3])
+    (tmp_path / "flipped.dwz").write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
+    for name in ("text", "empty", "cut", "flipped", "missing"):
+        path = tmp_path / f"{name}.dwz"
+        for words in (("inspect", path), ("verify", path), ("decompress", path, "-o", tmp_path / "x.npz")):
+            assert refused(*words).startswith(f"{path}: ")
+    assert refused("inspect", tmp_path)
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_a_mismatch_has_status_1(refused, run, compressed, tensors, tmp_path):
+    for change, message in (
+        ({"conv.bias": tensors["conv.bias"] + 1}, "conv.bias: expected every bit, got 16 of 16 changed"),
+        ({"steps": torch.tensor(7, dtype=torch.int32)}, "steps: expected dtype int32, got int64"),
+        ({"wide.weight": tensors["wide.weight"].t().contiguous()}, "wide.weight: expected shape (80, 64)"),
+        ({"more": torch.zeros(1)}, "expected more, which is missing"),
+    ):
+        save_file(tensors | change, tmp_path / "other.safetensors")
+        for extra in ([], ["--json"]):
+            words = ("verify", compressed, "--against", tmp_path / "other.safetensors", *extra)
+            line = refused(*words, status=1)
+            assert line.startswith(f"{compressed}: ")
+            assert message in line
+
+
+def test_files_that_decode_to_much_more_need_trust(refused, run, tmp_path):
+    n = (1 << 28) // 4 + 1
+    record = Shared("float32", (n,), np.ones(1, np.float32), np.zeros(n, np.uint8))
+    write(tmp_path / "x.dwz", {"w": record})
+    for command in ("inspect", "verify"):
+        assert "--trust" in refused(command, tmp_path / "x.dwz")
+        assert run(command, tmp_path / "x.dwz", "--trust")[0] == 0
+    assert "--trust" in refused("decompress", tmp_path / "x.dwz", "-o", tmp_path / "x.npz")
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(monkeypatch):
+    for words in (["--debug", "inspect", "missing.dwz"], ["inspect", "missing.dwz", "--debug"]):
+        monkeypatch.setattr(sys, "argv", ["dwindle", *words])
+        with pytest.raises(dwindle.DwindleError, match=r"missing\.dwz: cannot be read"):
+            main()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError("Unable to allocate 9 TiB"), "expected enough memory, got too little: Unable to"),
+        (OSError(28, "No space left on device", "/x"), "/x: No space left on device"),
+        (RecursionError("too\ndeep"), "unexpected RecursionError: too deep; --debug shows where"),
+        (KeyError("w"), "unexpected KeyError: 'w'; --debug shows where"),
+    ],
+)
+def test_what_nobody_expected_is_one_line_too(refused, compressed, monkeypatch, error, line):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("dwindle.file.ledger", fail)
+    assert refused("inspect", compressed).startswith(line)
+
+
+def test_names_are_printed_as_they_are(run, tmp_path):
+    names = ["[/bold]w", ":smile:", "[red]", "ünïcode", "line\nbreak", "esc\x1b[31m", ""]
+    save_file({name: torch.zeros(3) for name in names}, tmp_path / "x.safetensors")
+    status, out, _ = run("compress", tmp_path / "x.safetensors", "-o", tmp_path / "x.dwz")
+    assert status == 0
+    assert all(name in out for name in names[:4])
+    assert "\x1b" not in out
+    assert r"'line\nbreak'" in out
+    assert r"'esc\x1b[31m'" in out
+    status, _, _ = run("verify", tmp_path / "x.dwz", "--against", tmp_path / "x.safetensors")
+    assert status == 0
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path):
+    save_file({f"w{number}": torch.zeros(1) for number in range(5000)}, tmp_path / "x.safetensors")
+    dwindle.compress_checkpoint(tmp_path / "x.safetensors", tmp_path / "x.dwz")
+    for extra in ([], ["--json"]):
+        command = [
+            sys.executable,
+            "-c",
+            "from dwindle.cli import main; main()",
+            "inspect",
+            tmp_path / "x.dwz",
+        ]
+        with subprocess.Popen([*command, *extra], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.readline()
+            process.stdout.close()
+            assert process.stderr.read() == b""
+
+
+def test_an_interrupt_ends_quietly(monkeypatch, run, compressed):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dwindle.file.ledger", interrupt)
+    status, _, err = run("inspect", compressed)
+    assert status == 128 + signal.SIGINT
+    assert "Traceback" not in err
+
+
+TINY = """
+name = "tiny"
+model = "lenet-300-100"
+[reference]
+epochs = 1
+lr = 0.05
+[prune]
+sparsity = { "fc1.weight" = 0.9 }
+epochs = 1
+lr = 0.01
+[share]
+bits = { linear = 3 }
+epochs = 0
+lr = 0.01
+"""
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    """MNIST, but small and meaningless."""
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randint(0, 256, (6000, 28, 28), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (6000,), generator=generator)
+    data = Mnist(images[:5500], labels[:5500], images[5500:], labels[5500:])
+    monkeypatch.setattr(dwindle.data, "mnist", lambda root=None: data)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path / "tiny.toml"
+
+
+def test_train_and_evaluate(run, refused, digits, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("train", recipe, "--seed", "2", "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    folder = Path("runs") / "tiny-2"
+    assert found["file"] == str(folder / "model.dwz")
+    assert found["bytes"] == (folder / "model.dwz").stat().st_size
+    assert found["rate"] == 266610 * 4 / found["bytes"]
+    assert (found["seed"], found["same_predictions"], found["recipe"]) == (2, True, "tiny")
+    assert [row["name"] for row in found["layers"]] == ["fc1.weight", "fc2.weight", "fc3.weight", "all"]
+    assert {"reference_error", "test_error", "pruned_error", "versions"} <= set(found)
+    assert json.loads((folder / "result.json").read_text()) == found
+    figures = {f"confusion-{what}.png" for what in ("before", "after", "difference")}
+    assert figures <= {path.name for path in folder.iterdir()}
+
+    status, out, err = run("train", recipe, "-o", folder, "--seed", "2")
+    assert status == 0
+    assert "resuming prune after 1 epochs" in err
+    assert "of 500 test digits changed" in out
+    assert f"{found['bytes']:,}" in out
+
+    expected = {"file": str(folder / "model.dwz"), "model": "lenet-300-100", "bytes": found["bytes"]}
+    status, out, _ = run("evaluate", folder / "model.dwz", "--json")
+    assert json.loads(out) == expected | {"test_error": found["test_error"]}
+    status, out, _ = run("evaluate", folder / "reference.safetensors", "--model", "lenet-300-100")
+    assert status == 0
+    assert f"{found['reference_error']:.2f} % of 500 test digits wrong" in out
+
+    assert "differs in seed" in refused("train", recipe, "-o", folder)
+    assert "expected --model" in refused("evaluate", folder / "reference.safetensors")
+    assert "expected the model's tensors" in refused("evaluate", folder / "model.dwz", "--model", "lenet-5")
+    assert "No such file" in refused("evaluate", "missing.dwz")
+
+
+def test_demo_compresses_the_reference_network(run, digits, tmp_path, monkeypatch):
+    save_file(build("lenet-300-100").state_dict(), tmp_path / "reference.safetensors")
+    recipe = dwindle_recipe(tmp_path)
+    monkeypatch.setattr(
+        "dwindle.models.reference_checkpoint", lambda name: tmp_path / "reference.safetensors"
+    )
+    monkeypatch.setattr("dwindle.recipe.read_recipe", lambda name: recipe)
+    status, out, err = run("demo", "-o", tmp_path / "demo", "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert {"file", "bytes", "rate", "reference_error", "test_error"} <= set(found)
+    assert Path(found["file"]).stat().st_size == found["bytes"]
+    before = Path(found["file"]).read_bytes()
+    status, out, err = run("demo", "-o", tmp_path / "demo")
+    assert status == 0
+    assert "resuming" not in err
+    assert Path(found["file"]).read_bytes() == before
+    assert "the paper's figures" in out
+
+
+def dwindle_recipe(folder):
+    from dwindle.recipe import read_recipe
+
+    (folder / "tiny.toml").write_text(TINY)
+    return read_recipe(folder / "tiny.toml")
+
+
+def test_demo_leaves_files_that_are_not_its_own(run, digits, refused, tmp_path, monkeypatch):
+    (tmp_path / "model.dwz").write_bytes(b"precious")
+    assert "in a folder without a run" in refused("demo", "-o", tmp_path)
+    assert (tmp_path / "model.dwz").read_bytes() == b"precious"
+
+
+def test_sensitivity_writes_a_table_and_a_figure(run, digits, tmp_path):
+    save_file(build("lenet-300-100").state_dict(), tmp_path / "x.safetensors")
+    words = ("sensitivity", "-o", tmp_path / "new" / "out", "--reference", tmp_path / "x.safetensors")
+    status, out, _ = run(*words, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert set(found["errors"]) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+    assert all(len(line) == len(found["sparsities"]) for line in found["errors"].values())
+    written = {path.name: path for path in (tmp_path / "new" / "out").iterdir()}
+    assert set(written) == {"sensitivity-lenet-300-100.json", "sensitivity-lenet-300-100.png"}
+    assert json.loads(written["sensitivity-lenet-300-100.json"].read_text()) == found
+    assert written["sensitivity-lenet-300-100.png"].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "nowhere"], "expected a TOML file or one of"),
+        (["train", "RECIPE", "--reference", "missing.pt"], "missing.pt: "),
+        (["train", "RECIPE", "--data", "missing"], "missing"),
+        (["train", "RECIPE", "-o", "RECIPE"], "cannot be written"),
+        (["evaluate", "missing.dwz"], "No such file"),
+        (["sensitivity", "-o", "x", "--reference", "missing.pt"], "missing.pt: "),
+    ],
+)
+def test_bad_input_of_the_training_commands_is_one_line(
+    refused, recipe, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*(str(recipe) if word == "RECIPE" else word for word in words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "lenet-5-paper", "--threads", "0"],
+        ["train", "lenet-5-paper", "--seed", "-1"],
+        ["train", "lenet-5-paper", "--device", "toaster"],
+        ["demo", "--model", "lenet-6"],
+        ["evaluate", "x", "--model", "lenet-6"],
+        ["sensitivity", "-o", "x", "--model", "lenet-6"],
+    ],
+)
+def test_bad_options_of_the_training_commands(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
