@@ -32,7 +32,10 @@ def print_table(
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 200
-    table = Table(title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    if title:
+        # Not the table's own title, which would be broken to the table's width.
+        console.print(title, soft_wrap=True, style="italic")
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < left else "right", no_wrap=number >= left)
     for row in rows:
