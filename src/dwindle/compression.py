@@ -132,8 +132,8 @@ def compress(
         if train is not None:
             train(small)
     if bits is not None:
-        todo = {name for name in widths if name not in exact and get_codebook(*owners[name]) is None}
-        share(small, bits={name: widths[name] for name in todo}, init=init, seed=seed)
+        unshared = {name for name in widths if name not in exact and get_codebook(*owners[name]) is None}
+        share(small, bits={name: widths[name] for name in unshared}, init=init, seed=seed)
         if train is not None:
             train(small)
     write(path, bind.to_records(small), coding=coding, metadata=metadata, force=force)
