@@ -41,7 +41,7 @@ results: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.networks --network alexnet --json results/alexnet.json
 	$(BIN)/python -m benchmarks.networks --network vgg-16 --json results/vgg-16.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kmeans --json results/kmeans.json
-	$(BIN)/python -m benchmarks.huffman --json results/huffman.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.huffman --json results/huffman.json
 	$(BIN)/dwindle sensitivity --model lenet-300-100 -o results
 	$(BIN)/dwindle sensitivity --model lenet-5 -o results
 

@@ -101,7 +101,7 @@ def test_masks_are_applied(net):
     before = net.conv.weight.detach().clone()
     prune(net, sparsity={"conv.weight": 0.75})
     found = bind.to_records(net)
-    assert isinstance(found["conv.weight"], Raw)
+    assert isinstance(found["conv.weight"], Shared)
     kept = get_mask(net, "conv.weight")
     expected = torch.where(kept, before, 0.0)
     assert bits_of(bind.from_records(found)["conv.weight"]) == bits_of(expected)

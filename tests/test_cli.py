@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import dwindle
 import dwindle.data
-from dwindle.cli import main
 from dwindle.cli.commands import COMMANDS
 from dwindle.file import write
+from dwindle.prune import prune
 from dwindle.records import Shared
 
 NAMES = [command.__name__ for command in COMMANDS]
@@ -349,11 +349,42 @@ def test_files_that_decode_to_much_more_need_trust(refused, run, tmp_path):
     assert "--trust" in refused("decompress", tmp_path / "x.dwz", "-o", tmp_path / "x.npz")
 
 
-def test_debug_shows_the_traceback_wherever_it_stands(monkeypatch):
+def test_debug_shows_the_traceback_wherever_it_stands_and_changes_no_status(run):
     for words in (["--debug", "inspect", "missing.dwz"], ["inspect", "missing.dwz", "--debug"]):
-        monkeypatch.setattr(sys, "argv", ["dwindle", *words])
-        with pytest.raises(dwindle.DwindleError, match=r"missing\.dwz: cannot be read"):
-            main()
+        status, _, err = run(*words)
+        assert status == 2
+        assert err.startswith("Traceback")
+        assert err.endswith("dwindle: missing.dwz: cannot be read: No such file or directory\n")
+
+
+def test_what_is_pruned_and_not_shared_keeps_its_survivors(run, checkpoint, tmp_path):
+    path = tmp_path / "x.dwz"
+    assert run("compress", checkpoint, "-o", path, "--prune", "0.9", "--bits", "none", "--json")[0] == 0
+    assert path.stat().st_size < checkpoint.stat().st_size / 2
+    status, out, _ = run("verify", path, "--against", checkpoint, "--json")
+    assert status == 0
+    changed = [d["changed"] for d in json.loads(out)["distances"] if not d["exact"]]
+    assert changed
+    before, after = load_file(checkpoint), dwindle.load(path)
+    for name, tensor in before.items():
+        kept = after[name] != 0
+        assert torch.equal(after[name][kept], tensor[kept])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".npz"])
+def test_outputs_are_not_named_after_other_formats(run, checkpoint, tmp_path, suffix):
+    status, _, err = run("compress", checkpoint, "-o", tmp_path / f"small{suffix}")
+    assert status == 2
+    assert "small.dwz" in err
+    assert not (tmp_path / f"small{suffix}").exists()
+
+
+def test_the_state_of_a_pruned_model_is_refused(refused, tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    prune(net, sparsity=0.5)
+    torch.save(net.state_dict(), tmp_path / "x.pt")
+    line = refused("compress", tmp_path / "x.pt", "-o", tmp_path / "x.dwz")
+    assert "0.parametrizations.weight.0.mask: expected plain tensors" in line
 
 
 @pytest.mark.parametrize(

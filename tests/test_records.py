@@ -116,3 +116,23 @@ def test_ties_are_followed_once_and_counted_once():
         records.resolve(archive, "c")
     assert records.original_bytes(archive) == 3 + 8
     assert records.original_bytes({}) == 0
+
+
+@pytest.mark.parametrize("dtype", dtypes.SHAREABLE)
+@pytest.mark.parametrize("shape", [(), (0,), (30, 40)])
+def test_distinct_keeps_every_bit(dtype, shape):
+    rng = np.random.default_rng(2)
+    bits = rng.integers(0, 256, (int(np.prod(shape, dtype=int)), dtypes.itemsize(dtype)), np.uint8)
+    bits[rng.random(len(bits)) < 0.8] = 0
+    raw = Raw(dtype, shape, bits.tobytes())
+    made = records.distinct(raw)
+    assert isinstance(made, Shared)
+    assert records.to_storage(made).tobytes() == raw.data
+    assert len(made.codebook) <= 1 + np.count_nonzero(bits.any(axis=1))
+
+
+def test_distinct_has_room_for_65535_survivors():
+    values = np.arange(1 << 16, dtype="<f4")
+    assert len(records.distinct(Raw("float32", values.shape, values.tobytes())).codebook) == 1 << 16
+    more = values + 1
+    assert records.distinct(Raw("float32", more.shape, more.tobytes())) is None

@@ -17,16 +17,17 @@ from dwindle import chains, dtypes
 from dwindle.errors import CheckpointError, TensorError
 from dwindle.io.torch_file import to_raw, to_tensor
 from dwindle.prune import Mask, set_mask
-from dwindle.records import MAX_ENTRIES, Raw, Record, Shared, Tied, index_dtype, resolve
+from dwindle.records import MAX_ENTRIES, Raw, Record, Shared, Tied, distinct, index_dtype, resolve
 from dwindle.share import Codebook, set_codebook
 
 
 def to_records(model: nn.Module) -> dict[str, Record]:
     """What a model computes with, by the names its tensors would have without parametrizations.
 
-    A tensor with a codebook becomes `Shared`, its mask applied; all others become `Raw`, masks applied; a
-    second name of the same tensor becomes `Tied`. Parametrizations of somebody else's are kept as the tensors
-    they are made of. Tensors that `state_dict` would leave out (non-persistent buffers) are left out.
+    A tensor with a codebook becomes `Shared`, its mask applied. So does one with a mask alone, exactly, where
+    its values fit a codebook. All others become `Raw`, and a second name of the same tensor `Tied`.
+    Parametrizations of somebody else's are kept as the tensors they are made of. Tensors that `state_dict`
+    would leave out (non-persistent buffers) are left out.
 
     Raises:
         TensorError: see `check`.
@@ -167,7 +168,8 @@ def _parametrized(module: nn.Module, name: str, full: str) -> Raw | Shared:
     with torch.no_grad():
         weight = getattr(module, name).detach()
     if last is None:
-        return to_raw(weight)
+        raw = to_raw(weight)
+        return distinct(raw) or raw
     codebook = links[last]
     assert isinstance(codebook, Codebook)  # noqa: S101 (chosen for it)
     entries = torch.where(codebook.centroids == 0, 0.0, codebook.centroids).detach()

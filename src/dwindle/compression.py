@@ -16,6 +16,7 @@ from torch import nn
 
 from dwindle import atomic, bind, chains, dtypes, settings
 from dwindle.code.plan import Coding
+from dwindle.errors import CheckpointError, TensorError, shown
 from dwindle.file import Archive, Ledger, ledger, write
 from dwindle.file.reader import default_threads
 from dwindle.file.writer import check_metadata
@@ -23,7 +24,7 @@ from dwindle.io import read_checkpoint
 from dwindle.io.torch_file import to_raw
 from dwindle.prune import Mask, by_sparsity, prune
 from dwindle.prune.apply import by_tensor
-from dwindle.records import Raw, Record, Shared, Tied, elements, to_storage
+from dwindle.records import Raw, Record, Shared, Tied, distinct, elements, to_storage
 from dwindle.share import Codebook, assign_layer, get_codebook, share
 from dwindle.share.apply import bits_by_tensor
 from dwindle.share.kmeans import Init
@@ -98,14 +99,15 @@ def compress(
     Args:
         model: unchanged.
         path: the file to write.
-        sparsity: sparsity, for all prunable tensors or by name; None prunes nothing.
+        sparsity: sparsity, for all prunable tensors, or by name, pattern and type (`settings.resolve`); None
+            prunes nothing.
         bits: width of an index, for all tensors or by name and layer type (`share.share`); None shares
             nothing.
         init: start of k-means.
         coding: how indices and gaps are coded; Huffman codes per layer by default.
         train: called with the copy once after pruning and once after sharing.
         evaluate: called with the model, and with the model as read back from the file.
-        min_elements: smaller tensors are shared only where `bits` names them.
+        min_elements: smaller tensors are left exact by a setting for all tensors.
         seed: of what is random in k-means.
         metadata: free text to keep in the file.
         force: replace an existing file.
@@ -121,8 +123,10 @@ def compress(
     check_metadata(metadata or {})
     bind.check(model)
     small = copy.deepcopy(model)
-    shares = {} if sparsity is None else by_tensor(small, sparsity)
-    widths = {} if bits is None else bits_by_tensor(small, bits, min_elements)
+    shares = {} if sparsity is None else by_tensor(small, _targets(small, sparsity, min_elements))
+    # What a key asks for is done whatever its size.
+    least = 1 if isinstance(bits, Mapping) else min_elements
+    widths = {} if bits is None else bits_by_tensor(small, bits, least)
     owners = {name: (module, attribute) for name, module, attribute in chains.named_tensors(small)}
     reasons = {name: _why_exact(*owner) for name, owner in owners.items() if name in shares or name in widths}
     exact = {name: reason for name, reason in reasons.items() if reason}
@@ -165,9 +169,10 @@ def compress_checkpoint(
 ) -> Result:
     """Prune, share and code a checkpoint without its model's code.
 
-    All tensors are written. Those pruned and shared are float tensors of two or more dimensions and at least
-    `min_elements` elements, and those named in full; tensors with NaN, infinite or huge (over 1e150) values
-    are kept exactly, and noted.
+    All tensors are written. Those pruned and shared are float tensors of two or more dimensions: with one
+    setting for all, those of at least `min_elements` elements, else those a key fits. Tensors with NaN,
+    infinite or huge (over 1e150) values are kept exactly, and noted. One that is pruned and not shared keeps
+    its survivors to the bit.
 
     Args:
         source: what `io.read_checkpoint` reads.
@@ -186,13 +191,15 @@ def compress_checkpoint(
     Raises:
         CheckpointError: if the checkpoint cannot be read.
         OutputError: if `path` exists without `force`, is the source, or cannot be written.
-        TensorError: if a key of `sparsity` or `bits` fits no tensor.
+        TensorError: if a key of `sparsity` or `bits` fits no tensor, or one to prune and not to share has
+            more than 65,535 survivors.
         VerificationError: if the file does not decode to what went in.
     """
     source, path = Path(source), Path(path)
     shards = tuple(source.glob("*.safetensors*")) if source.is_dir() else ()
     atomic.check_output(path, force=force, inputs=(source, *shards))
     checkpoint = read_checkpoint(source, key=key)
+    _check_plain(source, checkpoint.records)
     shares = _chosen(sparsity, checkpoint.records, min_elements)
     widths = _chosen(bits, checkpoint.records, min_elements)
     notes: dict[str, str] = {}
@@ -217,6 +224,20 @@ def compress_checkpoint(
     return Result(path, book, tuple(notes[name] for name in made if name in notes), checkpoint.skipped)
 
 
+def _targets(
+    model: nn.Module, sparsity: float | Mapping[str, float | None], min_elements: int
+) -> dict[str, float]:
+    """The sparsity for each tensor of a model that a setting applies to."""
+    weights = {name: chains.source(*owner) for name, owner in chains.weights(model).items()}
+    if not isinstance(sparsity, Mapping):
+        return {name: sparsity for name, weight in weights.items() if weight.numel() >= min_elements}
+    dimensions = {name: weight.ndim for name, weight in weights.items()}
+    for name, module, attribute in chains.named_tensors(model):
+        if name in sparsity:
+            dimensions[name] = chains.source(module, attribute).ndim
+    return settings.resolve(sparsity, dimensions)
+
+
 def _why_exact(module: nn.Module, name: str) -> str | None:
     """What keeps a tensor of a model from being pruned and shared."""
     for link in chains.chain(module, name):
@@ -224,6 +245,17 @@ def _why_exact(module: nn.Module, name: str) -> str | None:
         if not isinstance(link, Mask | Codebook):
             return f"parametrized by {type(link).__name__}"
     return _out_of_range(to_raw(chains.effective(module, name)))
+
+
+def _check_plain(source: Path, records: Mapping[str, Record]) -> None:
+    """Refuse the state of a model with masks or codebooks, whose tensors are not what it computes with."""
+    for name in records:
+        _, found, link = name.partition("parametrizations.")
+        if found and link.endswith((".mask", ".centroids")):
+            raise CheckpointError(
+                f"{source}: {shown(name)}: expected plain tensors, got the state of a pruned or shared "
+                "model; dwindle.compress(model, path) takes the model itself"
+            )
 
 
 def _chosen(
@@ -246,7 +278,7 @@ def _chosen(
     return {
         name: value
         for name, value in found.items()
-        if name in named or (len(able[name].shape) > 1 and elements(able[name]) >= min_elements)
+        if name in named or (len(able[name].shape) > 1 and (named or elements(able[name]) >= min_elements))
     }
 
 
@@ -258,7 +290,11 @@ def _shrink(
     kept = None if sparsity is None else by_sparsity(_read_only(weights), sparsity, name=name).numpy()
     if bits is None:
         weights = weights if kept is None else np.where(kept, weights, weights.dtype.type(0))
-        return Raw(record.dtype, record.shape, dtypes.from_float(weights, record.dtype).tobytes())
+        pruned = Raw(record.dtype, record.shape, dtypes.from_float(weights, record.dtype).tobytes())
+        small = distinct(pruned)
+        if small is None:
+            raise TensorError(f"{name}: expected bits for a pruned tensor of so many values, got none")
+        return small
     codebook, indices = assign_layer(weights, bits, kept=kept, init=init, seed=seed, dtype=record.dtype)
     return Shared(record.dtype, record.shape, dtypes.from_float(codebook, record.dtype), indices)
 

@@ -141,6 +141,25 @@ def resolve(records: Mapping[str, Record], name: str) -> Raw | Shared:
     return record
 
 
+def distinct(record: Raw) -> Shared | None:
+    """The same tensor, to the bit, as a codebook of all the values it has; zeros then cost next to nothing.
+
+    Args:
+        record: a float tensor.
+
+    Returns:
+        None if it has more elements that are not zero than a codebook has entries.
+    """
+    storage = dtypes.STORAGE[record.dtype]
+    bits = np.frombuffer(record.data, f"<u{storage.itemsize}")
+    # Cheaper than sorting, and sparse tensors are what this is for.
+    if np.count_nonzero(bits) >= MAX_ENTRIES:
+        return None
+    values, places = np.unique(bits, return_inverse=True)
+    indices: NDArray[Any] = places.reshape(-1).astype(index_dtype(len(values)))
+    return Shared(record.dtype, record.shape, values.view(storage), indices)
+
+
 def original_bytes(records: Mapping[str, Record]) -> int:
     """Bytes of all tensors uncompressed, each tied tensor once: what a rate is taken against."""
     return sum(nbytes(r) for r in records.values() if not isinstance(r, Tied))

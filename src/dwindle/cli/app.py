@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -50,7 +51,7 @@ def main() -> None:
         app(words)
     except Exception as error:
         if len(words) < len(sys.argv) - 1:
-            raise
+            traceback.print_exc()
         typer.echo(f"dwindle: {' '.join(_said(error).split())}", err=True)
         sys.exit(FAILED if isinstance(error, VerificationError) else BAD_INPUT)
 

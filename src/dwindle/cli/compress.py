@@ -27,7 +27,10 @@ def compress(
         ),
     ] = None,
     bits: Annotated[
-        str, typer.Option(help="Bits of an index: 8, or conv=8,linear=5,head.weight=6; none shares nothing.")
+        str,
+        typer.Option(
+            help="Bits of an index: 8, or conv=8,linear=5,head.weight=6, the rest exact; none shares nothing."
+        ),
     ] = "8",
     init: Annotated[
         str, typer.Option(help="Start of k-means: linear, density, forgy or optimal.")
@@ -64,6 +67,9 @@ def compress(
         coding = Coding(coder, gap_bits, dictionary)  # type: ignore[arg-type]
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if output.suffix in (".safetensors", ".pt", ".pth", ".npz") and not output.exists():
+        name = output.with_suffix(".dwz").name
+        raise typer.BadParameter(f"expected a name such as {name}, got {output.name}", param_hint="--output")
     shares = _setting(prune, float, "--prune", lambda share: 0 <= share <= 1, "a share from 0 to 1")
     widths = _setting(bits, int, "--bits", lambda width: 1 <= width <= 16, "1 to 16 bits")
     widest = max((width or 0 for width in widths.values()) if isinstance(widths, dict) else [widths or 0])

@@ -169,8 +169,8 @@ def sensitivity(
     _, network = read_network(checkpoint, model)
     output.mkdir(parents=True, exist_ok=True)
     digits = mnist(data)
-    _, held_out = split(len(digits.train_labels), 5000)
-    images, labels = digits.train_images[held_out], digits.train_labels[held_out]
+    _, chosen = split(len(digits.train_labels), 5000)
+    images, labels = digits.train_images[chosen], digits.train_labels[chosen]
 
     def accuracy(candidate: nn.Module) -> float:
         return 100 - error(predict(candidate, images, prepare=pixels), labels)

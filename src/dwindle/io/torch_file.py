@@ -99,7 +99,8 @@ def _load(path: Path) -> Any:
                 raise UnsafeCheckpointError(
                     f"{path}: expected a state dict, got a TorchScript archive, which holds code"
                 ) from error
-            reason = str(error).split(". ")[0].split("\n")[0] or type(error).__name__
+            said = "" if isinstance(error, LookupError) else str(error).split(". ")[0].split("\n")[0]
+            reason = said or "no pickle, or one cut short"
             raise CheckpointError(
                 f"{path}: expected a torch checkpoint, got a damaged one: {reason}"
             ) from error
