@@ -41,6 +41,10 @@ def itemsize(dtype: str) -> int:
     return STORAGE[dtype].itemsize
 
 
+FLOAT8 = {"float8_e4m3fn": (3, 7), "float8_e5m2": (2, 15)}
+"""Bits of the mantissa and bias of the exponent of the 8-bit floats (Micikevicius et al. 2022, table 1)."""
+
+
 def to_float(bits: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Values of storage `bits`: float64 for float64, float32 for the shorter floats.
 
@@ -52,6 +56,8 @@ def to_float(bits: NDArray[Any], dtype: str) -> NDArray[Any]:
         return bits.astype(np.float32)
     if dtype == "bfloat16":
         return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype in FLOAT8:
+        return _float8_values(dtype)[bits]
     raise ValueError(f"expected a float dtype, one of {', '.join(SHAREABLE)}, got {dtype}")
 
 
@@ -65,3 +71,17 @@ def from_float(values: NDArray[Any], dtype: str) -> NDArray[Any]:
         quiet = (word >> np.uint32(16)) | np.uint32(0x40)
         return np.where(np.isnan(word.view(np.float32)), quiet, rounded).astype(np.uint16)
     raise ValueError(f"expected a float dtype, one of {', '.join(SHAREABLE)}, got {dtype}")
+
+
+def _float8_values(dtype: str) -> NDArray[np.float32]:
+    """The value of each of the 256 patterns."""
+    bits, bias = FLOAT8[dtype]
+    pattern = np.arange(256)
+    exponent, mantissa = (pattern & 0x7F) >> bits, (pattern & ((1 << bits) - 1)).astype(np.float32)
+    fraction = np.where(exponent == 0, mantissa, mantissa + (1 << bits))
+    values = np.ldexp(fraction, np.maximum(exponent, 1) - bias - bits).astype(np.float32)
+    if dtype == "float8_e5m2":
+        values = np.where(exponent == 31, np.where(mantissa == 0, np.inf, np.nan), values)
+    else:
+        values = np.where(pattern & 0x7F == 0x7F, np.nan, values)
+    return np.where(pattern >> 7, -values, values).astype(np.float32)

@@ -36,6 +36,10 @@ class CorruptError(FileError):
     """Bytes with a right checksum that break a rule of the format: made by a broken or hostile writer."""
 
 
+class BaseError(FileError):
+    """A file of differences that is read without the checkpoint they were taken from, or with another."""
+
+
 class CheckpointError(DwindleError):
     """A checkpoint that cannot be read, or holds what cannot be stored."""
 

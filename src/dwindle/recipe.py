@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dwindle.code.plan import Coding
+from dwindle.code.plan import Coder, Coding
 from dwindle.errors import RecipeError
 from dwindle.models import NAMES
 from dwindle.share.kmeans import OPTIMAL_MAX
@@ -107,12 +107,12 @@ class Coder(_Section):
     """How the file is coded.
 
     Attributes:
-        coder: "huffman", "fixed", "csr" or "csc".
+        coder: "huffman", "fixed", "csr" or "csc", the paper's; "rans", "context" or "auto" (`Coding`).
         gap_bits: width of a gap; the best for each tensor if not given.
         dictionary: one Huffman code per layer or for the whole network.
     """
 
-    coder: Literal["huffman", "fixed", "csr", "csc"] = "huffman"
+    coder: Coder = "huffman"
     gap_bits: Bits | None = None
     dictionary: Literal["layer", "network"] = "layer"
 

@@ -1,28 +1,21 @@
-"""One block of a shared tensor to bytes and back, given the tensor's plan."""
+"""One block of a shared tensor to bytes and back, given the tensor's plan and codebook."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from dwindle.code import bits, gaps, huffman, sparse
+from dwindle.code import bits, context, gaps, sparse, streams
 from dwindle.code.cursor import Cursor, varint
-from dwindle.code.plan import BLOCK, Code, Plan, index_bits
+from dwindle.code.parts import Part
+from dwindle.code.plan import BLOCK, Book, Plan
+from dwindle.code.streams import index_bits
 from dwindle.errors import CorruptError
 from dwindle.records import index_dtype
 
 Symbols = NDArray[np.unsignedinteger[Any]]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A named run of bytes: `indices`, `gaps`, `pointers`, `places` or `counts`."""
-
-    kind: str
-    size: int
 
 
 def block_count(plan: Plan, elements: int) -> int:
@@ -39,32 +32,41 @@ def block_range(plan: Plan, elements: int, block: int) -> slice:
     return slice(block * BLOCK, min(elements, (block + 1) * BLOCK))
 
 
-def encode(indices: Symbols, plan: Plan, shape: tuple[int, int]) -> bytes:
+def encode(indices: Symbols, plan: Plan, book: Book, shape: tuple[int, ...], block: int) -> bytes:
     """The bytes of one block.
 
     Args:
-        indices: the block's part of the index map.
+        indices: the index map of the whole tensor, shape (n,).
         plan: how the tensor is coded.
-        shape: rows and columns of the tensor, which CSR and CSC need.
+        book: its codebook.
+        shape: of the tensor.
+        block: which block.
     """
-    if plan.zero is None:
-        return _write(indices, plan.index_code, index_bits(plan.entries))
+    part = indices[block_range(plan, len(indices), block)]
+    if plan.arrangement == "context":
+        return context.encode(part, block * BLOCK, shape, book.ranks, book.zero)
+    if not plan.sparse:
+        return streams.encode(part, plan.index_code, index_bits(plan.entries))
+    zero = _zero(book)
     if plan.arrangement == "gaps":
-        return _encode_gaps(indices, plan, plan.zero)
+        return _encode_gaps(part, plan, zero)
+    matrix_shape = sparse.matrix_shape(shape)
     if plan.arrangement == "csc":
-        indices, shape = sparse.transpose(indices, shape), (shape[1], shape[0])
-    matrix = sparse.compress(indices, plan.zero, shape)
+        part, matrix_shape = sparse.transpose(part, matrix_shape), matrix_shape[::-1]
+    matrix = sparse.compress(part, zero, matrix_shape)
     survivors = len(matrix.places)
     return (
         varint(survivors)
         + bits.pack(matrix.pointers, survivors.bit_length())
-        + bits.pack(matrix.places, index_bits(shape[1]))
+        + bits.pack(matrix.places, index_bits(matrix_shape[1]))
         + bits.pack(matrix.symbols, index_bits(plan.entries))
     )
 
 
-def decode(data: memoryview, plan: Plan, shape: tuple[int, int], out: Symbols) -> list[Part]:
-    """Fill `out` with the block's part of the index map.
+def decode(
+    data: memoryview, plan: Plan, book: Book, shape: tuple[int, ...], block: int, out: Symbols
+) -> list[Part]:
+    """Fill `out` with a block's part of the index map.
 
     Returns:
         What the bytes of the block were, in order, adding up to all of them.
@@ -72,18 +74,27 @@ def decode(data: memoryview, plan: Plan, shape: tuple[int, int], out: Symbols) -
     Raises:
         CorruptError: if they are not a block of this plan.
     """
-    if plan.zero is None:
+    if plan.arrangement == "context":
+        context.decode(data, out, block * BLOCK, shape, book.ranks, book.zero)
+        return [Part("indices", len(data))]
+    if not plan.sparse:
         out[:] = _indices(data, len(out), plan)
         return [Part("indices", len(data))]
     if plan.arrangement == "gaps":
-        return _decode_gaps(Cursor(data), plan, plan.zero, out)
-    return _decode_sparse(data, plan, plan.zero, shape, out)
+        return _decode_gaps(Cursor(data), plan, _zero(book), out)
+    return _decode_sparse(data, plan, _zero(book), sparse.matrix_shape(shape), out)
+
+
+def _zero(book: Book) -> int:
+    if book.zero is None:
+        raise CorruptError("expected an entry of 0.0 where only survivors are stored")
+    return book.zero
 
 
 def _encode_gaps(indices: Symbols, plan: Plan, zero: int) -> bytes:
     stored, symbols = gaps.split(indices, zero, plan.gap_bits)
-    gap_stream = _write(stored, plan.gap_code, plan.gap_bits)
-    index_stream = _write(symbols, plan.index_code, index_bits(plan.entries))
+    gap_stream = streams.encode(stored, plan.gap_code, plan.gap_bits)
+    index_stream = streams.encode(symbols, plan.index_code, index_bits(plan.entries))
     length = varint(len(gap_stream)) if plan.gap_code else b""
     return varint(len(stored)) + length + gap_stream + index_stream
 
@@ -95,7 +106,7 @@ def _decode_gaps(cursor: Cursor, plan: Plan, zero: int, out: Symbols) -> list[Pa
     else:
         gap_size = bits.packed_size(entries, plan.gap_bits)
     head = cursor.offset
-    stored = _read(cursor.take(gap_size), entries, plan.gap_code, plan.gap_bits, np.uint16)
+    stored = streams.decode(cursor.take(gap_size), entries, plan.gap_code, plan.gap_bits, np.uint16)
     _check_under(1 << plan.gap_bits, stored, "gaps")
     index_size = len(cursor.data) - cursor.offset
     symbols = _indices(cursor.take(index_size), entries, plan)
@@ -135,18 +146,10 @@ def _decode_sparse(
     ]
 
 
-def _write(symbols: NDArray[Any], code: Code | None, width: int) -> bytes:
-    return huffman.encode(symbols, code.lengths) if code else bits.pack(symbols, width)
-
-
 def _indices(data: memoryview, count: int, plan: Plan) -> Symbols:
     """Codebook indices, in the dtype a record holds them."""
     target = index_dtype(plan.entries)
-    # A code shared with larger codebooks may hold symbols that do not fit the dtype.
-    wide = plan.index_code is not None and plan.index_code.table.highest > np.iinfo(target).max
-    indices = _read(
-        data, count, plan.index_code, index_bits(plan.entries), np.dtype(np.uint16) if wide else target
-    )
+    indices = streams.decode(data, count, plan.index_code, index_bits(plan.entries), target)
     _check_under(plan.entries, indices, "indices")
     return indices.astype(target, copy=False)
 
@@ -154,9 +157,3 @@ def _indices(data: memoryview, count: int, plan: Plan) -> Symbols:
 def _check_under(limit: int, symbols: Symbols, what: str) -> None:
     if len(symbols) and int(symbols.max()) >= limit:
         raise CorruptError(f"expected {what} under {limit}, got {int(symbols.max())}")
-
-
-def _read(data: memoryview, count: int, code: Code | None, width: int, dtype: DTypeLike) -> NDArray[Any]:
-    if code:
-        return huffman.decode(data, count, code.table, dtype)
-    return bits.unpack(data, count, width, dtype)

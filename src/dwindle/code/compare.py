@@ -8,18 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dwindle.code import entropy, gaps, sparse
-from dwindle.code.plan import (
-    AUTOMATIC_WIDTHS,
-    Coding,
-    Counts,
-    choose,
-    coded_bytes,
-    count,
-    index_bits,
-    shared_code,
-    symbol_counts,
-)
+from dwindle.code import entropy, gaps, sparse, streams
+from dwindle.code.plan import AUTOMATIC_WIDTHS, Coding, Counts, choose, count, symbol_counts
+from dwindle.code.streams import Code, index_bits
 from dwindle.records import Shared
 
 CODINGS = ("dense", "csr", "csc", "gaps", "dense huffman", "gaps huffman", "one dictionary", "entropy")
@@ -91,7 +82,7 @@ def _sizes(record: Shared, counts: Counts, widths: tuple[int, ...]) -> dict[str,
     n, width = len(record.indices), index_bits(len(record.codebook))
     sizes = {
         "dense": _bytes(n * width),
-        "dense huffman": coded_bytes(counts.indices, width),
+        "dense huffman": _coded(counts.indices, width),
         "entropy": entropy.entropy_bytes(counts.indices),
     }
     if counts.zero is None or counts.distances is None:
@@ -105,33 +96,44 @@ def _sizes(record: Shared, counts: Counts, widths: tuple[int, ...]) -> dict[str,
     for bits in widths:
         gap_counts, index_counts = gaps.gap_counts(counts.distances, bits), counts.entries_at(bits)
         fixed.append(_bytes(int(gap_counts.sum()) * (bits + width)))
-        huffman.append(coded_bytes(gap_counts, bits) + coded_bytes(index_counts, width))
+        huffman.append(_coded(gap_counts, bits) + _coded(index_counts, width))
         bound.append(entropy.entropy_bytes(gap_counts) + entropy.entropy_bytes(index_counts))
     return sizes | {"gaps": min(fixed), "gaps huffman": min(huffman), "entropy": min(bound)}
 
 
+def common_code(counts: list[NDArray[np.int64]], number: int) -> Code | None:
+    """One Huffman code for streams whose symbols occur this often; None where there is none to build."""
+    total = np.zeros(max((len(c) for c in counts), default=0), np.int64)
+    for c in counts:
+        total[: len(c)] += c
+    if not 0 < np.count_nonzero(total) <= streams.MOST_CODED:
+        return None
+    return streams.huffman_code(total, number)
+
+
 def _one_dictionary(records: Mapping[str, Shared], counted: Mapping[str, Counts]) -> dict[str, float]:
     """Bytes of each tensor when all share a code for indices and one for gaps; the first has the tables."""
-    streams = {
-        name: symbol_counts(choose(record, Coding(), counted[name]), counted[name])
-        for name, record in records.items()
-    }
+    found = {name: symbol_counts(choose(Coding("huffman"), counted[name])[0], counted[name]) for name in records}
     sizes = dict.fromkeys(records, 0.0)
     for which in (0, 1):
         present: dict[str, NDArray[np.int64]] = {}
-        for name, pair in streams.items():
+        for name, pair in found.items():
             stream = pair[which]
             if stream is not None:
                 present[name] = stream
-        code = shared_code(list(present.values()), 0)
+        code = common_code(list(present.values()), 0)
         for number, (name, counts) in enumerate(present.items()):
             if code is None:
                 sizes[name] += _bytes(int(counts.sum()) * index_bits(len(counts)))
                 continue
-            lengths = code.lengths[: len(counts)].astype(np.int64)
-            bits = int(counts @ lengths) if np.count_nonzero(code.lengths) > 1 else 0
-            sizes[name] += _bytes(bits) + (code.table_bytes if number == 0 else 0)
+            bits = streams.coded_bits(counts, code)
+            sizes[name] += _bytes(bits) + (len(code.table) if number == 0 else 0)
     return sizes
+
+
+def _coded(counts: NDArray[np.int64], width: int) -> int:
+    """Bytes of a stream with its code table: Huffman coded, or at a fixed width where that is shorter."""
+    return _bytes(streams.shortest(counts, width, ("huffman",))[1])
 
 
 def _bytes(bits: int) -> int:

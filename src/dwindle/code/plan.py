@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, get_args
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dwindle.code import entropy, gaps, huffman, lengths
-from dwindle.records import Shared, zero_entry
+from dwindle import dtypes
+from dwindle.code import entropy, gaps, streams
+from dwindle.code.streams import Code, Kind, index_bits
+from dwindle.records import Shared
 
-Coder = Literal["fixed", "csr", "csc", "huffman"]
+Coder = Literal["auto", "context", "rans", "huffman", "fixed", "csr", "csc"]
 CODERS: tuple[str, ...] = get_args(Coder)
-Arrangement = Literal["dense", "gaps", "csr", "csc"]
+Arrangement = Literal["dense", "gaps", "csr", "csc", "context"]
 ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
 """Their place in this tuple is their number in a file."""
 
@@ -24,8 +26,15 @@ BLOCK = 1 << 20
 AUTOMATIC_WIDTHS = range(1, 13)
 """Gap widths tried when none is given; a wider gap only pays for tensors that are all but empty."""
 
-HUFFMAN_SYMBOLS = 4096
-"""Most symbols in use that get a Huffman code: over that the table costs more than the code saves."""
+KINDS: dict[str, tuple[Kind, ...]] = {"auto": ("rans", "huffman"), "rans": ("rans",), "huffman": ("huffman",)}
+"""The codes that the streams of a coder may have, besides numbers of fixed width."""
+
+DECODE_SECONDS = 1.0
+"""What `auto` may cost to decode, unless told otherwise."""
+
+CONTEXT_NANOSECONDS = 60.0
+"""What an element costs to decode by `context`, on one core, as `auto` reckons: measured on networks of 3 to 8
+bits an index, where it takes 40 to 100 (results/levels.json). Static codes take about 1, which is left out."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +42,19 @@ class Coding:
     """What a user asks of the coder.
 
     Attributes:
-        coder: `fixed` bits, `csr` or `csc`, or `huffman`.
+        coder: `context` (adaptive arithmetic coding), `rans`, `huffman`, `fixed` bits, `csr` or `csc`; or
+            `auto`: for each tensor the smallest of context, rANS and Huffman, as far as the time to decode
+            allows.
         gap_bits: width of a gap, 1 to 16; None takes the width that gives the fewest bytes.
-        dictionary: one Huffman code per `layer`, or one for the whole `network`.
+        dictionary: one Huffman code per `layer`, or one for the whole `network` (with `huffman` only).
+        decode_seconds: what `auto` may spend on decoding all tensors, reckoned for one core at
+            `CONTEXT_NANOSECONDS` an element; tensors that gain most for their time are coded by context.
     """
 
-    coder: Coder = "huffman"
+    coder: Coder = "auto"
     gap_bits: int | None = None
     dictionary: Literal["layer", "network"] = "layer"
+    decode_seconds: float = DECODE_SECONDS
 
     def __post_init__(self) -> None:
         if self.coder not in CODERS:
@@ -49,56 +63,73 @@ class Coding:
             raise ValueError(f"expected gap bits of 1 to 16, got {self.gap_bits}")
         if self.dictionary not in ("layer", "network"):
             raise ValueError(f"expected a dictionary per layer or network, got {self.dictionary}")
-
-
-@dataclass(frozen=True, eq=False)
-class Code:
-    """A Huffman code.
-
-    Attributes:
-        lengths: bits of each symbol's code, 0 where absent.
-        shared: number of the file's table, if several tensors share it.
-    """
-
-    lengths: NDArray[np.uint8]
-    shared: int | None = None
-
-    @property
-    def table_bytes(self) -> int:
-        """Bytes of the code lengths as they are stored."""
-        return len(lengths.write_lengths(self.lengths))
-
-    @property
-    def table(self) -> huffman.Table:
-        """The code ready for decoding, built when it is first needed."""
-        return _table(self)
-
-
-# Bounded: a table takes up to 128 KB of memory, its description in a file a few bytes.
-@lru_cache(maxsize=64)
-def _table(code: Code) -> huffman.Table:
-    return huffman.decode_table(code.lengths)
+        if self.dictionary == "network" and self.coder != "huffman":
+            raise ValueError(f"expected the coder huffman for one dictionary, got {self.coder}")
+        if not self.decode_seconds >= 0:
+            raise ValueError(f"expected at least 0 seconds to decode, got {self.decode_seconds}")
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that a block of a shared tensor needs besides its bytes.
+    """All that a block of a shared tensor needs besides its bytes and the codebook.
 
     Attributes:
-        arrangement: every element (`dense`), or only survivors by `gaps`, `csr` or `csc`.
+        arrangement: every element (`dense`), only survivors by `gaps`, `csr` or `csc`, or `context`.
         entries: size of the codebook.
-        zero: the entry that means 0.0, None where the arrangement is dense.
         gap_bits: width of a gap, 0 unless the arrangement is gaps.
-        index_code: Huffman code of the indices, None for fixed width.
-        gap_code: Huffman code of the gaps, None for fixed width.
+        index_code: code of the indices, None for fixed width.
+        gap_code: code of the gaps, None for fixed width.
     """
 
     arrangement: Arrangement
     entries: int
-    zero: int | None = None
     gap_bits: int = 0
     index_code: Code | None = None
     gap_code: Code | None = None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether elements that are 0.0 are left out."""
+        return self.arrangement in ("gaps", "csr", "csc")
+
+
+@dataclass(frozen=True, eq=False)
+class Book:
+    """What coding makes of a codebook.
+
+    Attributes:
+        values: the codebook, in storage of `dtype`, shape (k,).
+        dtype: the tensor's.
+    """
+
+    values: NDArray[Any]
+    dtype: str
+
+    @cached_property
+    def zero(self) -> int | None:
+        """The first entry that is exactly +0.0 (all bits zero), or None."""
+        hits = np.flatnonzero(self._bits == 0)
+        return int(hits[0]) if len(hits) else None
+
+    @cached_property
+    def ranks(self) -> NDArray[np.uint16]:
+        """The place of each entry in rising order of value, shape (k,): NaN by its bits, -0.0 before 0.0."""
+        negative = self._bits >> np.asarray(8 * self.values.itemsize - 1, self._bits.dtype) != 0
+        # The order of floats is that of their bits, once those of negative ones are turned over.
+        top = np.asarray(1 << (8 * self.values.itemsize - 1), self._bits.dtype)
+        keys = np.where(negative, ~self._bits, self._bits | top)
+        ranks = np.empty(len(keys), np.uint16)
+        ranks[np.argsort(keys, kind="stable")] = np.arange(len(keys), dtype=np.uint16)
+        return ranks
+
+    @property
+    def _bits(self) -> NDArray[Any]:
+        return self.values.view(f"<u{dtypes.itemsize(self.dtype)}")
+
+
+def book(record: Shared) -> Book:
+    """What coding makes of a tensor's codebook."""
+    return Book(record.codebook, record.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +149,10 @@ class Counts:
         return counts
 
 
-def index_bits(entries: int) -> int:
-    """Bits of a fixed-width index into a codebook."""
-    return max(entries - 1, 0).bit_length()
-
-
 def count(record: Shared) -> Counts:
     """Count the indices and, where the codebook holds 0.0, the distances between survivors, by blocks."""
     indices = entropy.counts(record.indices, len(record.codebook))
-    zero = zero_entry(record)
+    zero = book(record).zero
     if zero is None:
         return Counts(indices, None, None)
     distances = np.zeros(min(BLOCK, len(record.indices)) + 1, np.int64)
@@ -136,75 +162,42 @@ def count(record: Shared) -> Counts:
     return Counts(indices, distances, zero)
 
 
-def choose(record: Shared, coding: Coding, counts: Counts) -> Plan:
-    """The plan with the fewest bytes among those the coding allows; of equals, the first tried.
+def choose(coding: Coding, counts: Counts) -> tuple[Plan, int]:
+    """The plan with the fewest bytes among those the coding allows, of equals the first tried; and its bits.
 
-    Tensors without a zero are dense whatever is asked: there is nothing to leave out.
+    Tensors without a zero are dense whatever is asked: there is nothing to leave out. `auto` and `context`
+    are given the best plan of static codes here: what context makes of a tensor no counts tell.
     """
-    entries = len(record.codebook)
+    entries = len(counts.indices)
     pruned = counts.zero is not None and counts.indices[counts.zero] > 0
     if coding.coder in ("csr", "csc") and pruned:
-        return Plan("csr" if coding.coder == "csr" else "csc", entries, counts.zero)
-    coded = coding.coder == "huffman"
-    dense, best = _stream(counts.indices, index_bits(entries), coded)
+        return Plan("csr" if coding.coder == "csr" else "csc", entries), 0
+    kinds = KINDS.get(coding.coder, KINDS["auto"] if coding.coder == "context" else ())
+    dense, best = streams.shortest(counts.indices, index_bits(entries), kinds)
     plan = Plan("dense", entries, index_code=dense)
     if not pruned or counts.distances is None:
-        return plan
-    widths = [coding.gap_bits] if coding.gap_bits else _likely_widths(counts, counts.distances, coded)
+        return plan, best
+    widths = [coding.gap_bits] if coding.gap_bits else _likely_widths(counts, counts.distances, bool(kinds))
     for width in widths:
-        gap_code, gap_size = _stream(gaps.gap_counts(counts.distances, width), width, coded)
-        index_code, index_size = _stream(counts.entries_at(width), index_bits(entries), coded)
+        gap_code, gap_size = streams.shortest(gaps.gap_counts(counts.distances, width), width, kinds)
+        index_code, index_size = streams.shortest(counts.entries_at(width), index_bits(entries), kinds)
         if gap_size + index_size < best:
             best = gap_size + index_size
-            plan = Plan("gaps", entries, counts.zero, width, index_code, gap_code)
-    return plan
+            plan = Plan("gaps", entries, width, index_code, gap_code)
+    return plan, best
 
 
 def symbol_counts(plan: Plan, counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """How often each index and each gap occurs in the streams of a plan."""
-    if plan.arrangement == "dense":
-        return counts.indices, None
     if plan.arrangement == "gaps":
         if counts.distances is None:
             raise ValueError("expected counts of a tensor with zeros")
         return counts.entries_at(plan.gap_bits), gaps.gap_counts(counts.distances, plan.gap_bits)
+    if not plan.sparse:
+        return counts.indices, None
     survivors = counts.indices.copy()
-    survivors[plan.zero] = 0
+    survivors[counts.zero] = 0
     return survivors, None
-
-
-def coded_bytes(counts: NDArray[np.int64], width: int) -> int:
-    """Bytes of a stream with its code table: Huffman coded, or at a fixed width where that is shorter."""
-    return -(-_stream(counts, width, True)[1] // 8)
-
-
-def shared_code(counts: list[NDArray[np.int64]], number: int) -> Code | None:
-    """One Huffman code for streams with these counts; None where there is none to build."""
-    size = max((len(c) for c in counts), default=0)
-    total = np.zeros(size, np.int64)
-    for c in counts:
-        total[: len(c)] += c
-    if not 0 < np.count_nonzero(total) <= HUFFMAN_SYMBOLS:
-        return None
-    return Code(_lengths(total), number)
-
-
-def _lengths(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
-    # 12 bits keep the decoder's table in the first-level cache; large alphabets need longer codes.
-    return lengths.code_lengths(counts, 12 if np.count_nonzero(counts) <= 512 else 15)
-
-
-def _stream(counts: NDArray[np.int64], width: int, coded: bool) -> tuple[Code | None, int]:
-    """A stream's code, if a Huffman code pays, and the stream's bits with its table."""
-    fixed = int(counts.sum()) * width
-    used = np.count_nonzero(counts)
-    if not coded or not 0 < used <= HUFFMAN_SYMBOLS:
-        return None, fixed
-    code = Code(_lengths(counts))
-    bits = 8 * code.table_bytes
-    if used > 1:
-        bits += int(np.dot(counts, code.lengths.astype(np.int64)))
-    return (None, fixed) if bits >= fixed else (code, bits)
 
 
 def _likely_widths(counts: Counts, distances: NDArray[np.int64], coded: bool) -> list[int]:

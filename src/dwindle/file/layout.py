@@ -1,34 +1,35 @@
-"""The header of a `.dwz` file: what it says, to bytes and back. `docs/format.md` is its specification."""
+"""The header of a `.dwz` file: what it says, to bytes and back. `docs/format.md` is its specification.
+
+It is written by columns (all names, all kinds, all dtypes, all shapes, ...), since like follows like there,
+which is what the text model it is coded by makes small.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
 from dwindle import dtypes
-from dwindle.code import lengths
+from dwindle.code import text
 from dwindle.code.blocks import block_count
 from dwindle.code.cursor import Cursor, prefixed, varint
-from dwindle.code.plan import ARRANGEMENTS, BLOCK, Code, Plan
+from dwindle.code.plan import ARRANGEMENTS, BLOCK, Plan
+from dwindle.code.streams import KINDS, Code
 from dwindle.errors import CorruptError, shown
 from dwindle.records import MAX_ENTRIES
 
 MAGIC = b"\x89DWZ"
-VERSION = 0
+VERSION = 1
 MAX_ELEMENTS = 1 << 48
 MAX_DIMENSIONS = 64
-MAX_ALPHABETS = 1 << 24
-MAX_NAMES = 1 << 20
-PER_HEADER_BYTE = 64
-"""All code tables together have at most `MAX_ALPHABETS` symbols, all names together `MAX_NAMES` bytes, and
-both 64 more for every byte of the header: a few bytes can describe a large, empty alphabet, or a long name
-like the one before, and a file full of those must not cost memory out of proportion."""
 MAX_SHARED_CODES = 255
+SMALL = 4096
+"""Most elements of an exact tensor in the section of values."""
+
+EXTRA = "\0"
+"""First character of the name of what is no tensor of the network: bytes kept to write its checkpoint again."""
 
 # The place of a dtype in this tuple is its number in a file: new ones go to the end.
 DTYPES = (
@@ -36,262 +37,312 @@ DTYPES = (
     "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
     "bool", "complex64", "complex128",
 )  # fmt: skip
-RAW, TIED, SHARED = range(3)
-FIXED_CODE, OWN_CODE, FIRST_SHARED_CODE = range(3)
+
+T = TypeVar("T")
+Form = Literal["stored", "coded", "based", "small"]
+STORED, CODED, BASED, SMALL_KIND, SHARED, TIED, REPEATED = range(7)
+FORMS: tuple[Form, ...] = ("stored", "coded", "based", "small")
+"""How an exact tensor is kept, each in the place of its number in a file."""
+
+FIXED_CODE, FIRST_SHARED_CODE = 0, 1 + len(KINDS)
 
 
 @dataclass(frozen=True, eq=False)
-class RawEntry:
-    """A tensor stored as it is."""
+class ExactEntry:
+    """A tensor kept to the bit.
+
+    Attributes:
+        dtype: its element type.
+        shape: its shape.
+        form: blocks as they are (`stored`), coded blocks, blocks coded against the same tensor of a base, or
+            all of it in the section of values (`small`).
+        coded_sizes: bytes of each coded block, without its checksum.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    form: Form
+    coded_sizes: list[int] = field(default_factory=list)
 
     @property
     def block_sizes(self) -> list[int]:
-        """Bytes of each block, without its checksum."""
+        """Bytes of each block, without its checksum; small tensors have none."""
+        if self.form != "stored":
+            return self.coded_sizes
         n, width = math.prod(self.shape), dtypes.itemsize(self.dtype)
         return [min(BLOCK, n - start) * width for start in range(0, n, BLOCK)]
 
 
-@dataclass(frozen=True)
-class TiedEntry:
-    """A second name of another tensor, by the number of that one's entry."""
-
-    owner: int
-
-
 @dataclass(frozen=True, eq=False)
 class SharedEntry:
-    """A tensor stored as a codebook (in storage of the dtype) and blocks of indices."""
+    """A tensor stored as a codebook (in the section of values) and blocks of indices."""
 
     dtype: str
     shape: tuple[int, ...]
-    codebook: NDArray[Any]
     plan: Plan
     block_sizes: list[int]
 
 
-Entry = RawEntry | TiedEntry | SharedEntry
+@dataclass(frozen=True)
+class AliasEntry:
+    """A tensor that is another one.
+
+    Attributes:
+        owner: number of that one's entry, which is none of these.
+        tied: whether it is the same tensor under a second name, rather than one with equal bytes.
+    """
+
+    owner: int
+    tied: bool
 
 
-def nbytes(entry: RawEntry | SharedEntry) -> int:
-    """Bytes of the tensor uncompressed."""
-    return math.prod(entry.shape) * dtypes.itemsize(entry.dtype)
+Entry = ExactEntry | SharedEntry | AliasEntry
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """Everything in front of the blocks."""
+    """Everything in front of the section of values and the blocks.
+
+    Attributes:
+        metadata: free text by key.
+        codes: code tables that several tensors use.
+        entries: the tensors by name.
+        values_size: bytes of the section of values, without its checksum; 0 where there is none.
+    """
 
     metadata: Mapping[str, str]
     codes: tuple[Code, ...]
     entries: dict[str, Entry]
+    values_size: int = 0
 
 
-def write_header(header: Header) -> tuple[bytes, list[tuple[str, str, int]]]:
-    """The header's bytes (without magic, version, length and checksum) and who they belong to.
+def nbytes(entry: ExactEntry | SharedEntry) -> int:
+    """Bytes of the tensor uncompressed."""
+    return math.prod(entry.shape) * dtypes.itemsize(entry.dtype)
+
+
+def values_of(header: Header) -> list[tuple[str, str, int, str]]:
+    """What the section of values holds, in order: tensor, dtype, number of elements, and its class.
+
+    A codebook has the class "codebook", a small tensor the last part of its name.
+    """
+    found = []
+    for name, entry in header.entries.items():
+        if isinstance(entry, SharedEntry):
+            found.append((name, entry.dtype, entry.plan.entries, "codebook"))
+        elif isinstance(entry, ExactEntry) and entry.form == "small":
+            found.append((name, entry.dtype, math.prod(entry.shape), name.rpartition(".")[2]))
+    return found
+
+
+@dataclass
+class _Out:
+    """Bytes with who they belong to."""
+
+    data: bytearray = field(default_factory=bytearray)
+    owners: list[tuple[str | None, str, int]] = field(default_factory=list)
+
+    def add(self, name: str | None, part: str, data: bytes) -> None:
+        self.data += data
+        self.owners.append((name, part, len(data)))
+
+
+def write_header(header: Header) -> tuple[bytes, list[tuple[str | None, str, int]]]:
+    """The header's bytes before the text model, and who they belong to.
 
     Returns:
-        The bytes, and (tensor or "", part, size) for each run of them, in order.
+        The bytes, and (tensor or None, part, size) for each run of them, in order.
     """
-    out, owners = bytearray(), []
-
-    def add(name: str, part: str, data: bytes) -> None:
-        out.extend(data)
-        owners.append((name, part, len(data)))
-
-    metadata = b"".join(
-        prefixed(k.encode()) + prefixed(v.encode()) for k, v in sorted(header.metadata.items())
-    )
-    add("", "metadata", varint(len(header.metadata)) + metadata)
-    add("", "header", varint(len(header.codes)))
+    out, entries = _Out(), header.entries.items()
+    out.add(None, "header", varint(header.values_size))
+    items = b"".join(prefixed(k.encode()) + prefixed(v.encode()) for k, v in sorted(header.metadata.items()))
+    out.add(None, "metadata", varint(len(header.metadata)) + items)
+    out.add(None, "header", varint(len(header.codes)))
     for code in header.codes:
-        add("", "code table", varint(len(code.lengths)) + lengths.write_lengths(code.lengths))
-    add("", "header", varint(len(header.entries)))
-    previous = b""
-    for name, entry in header.entries.items():
-        encoded = name.encode()
-        common = _common_prefix(previous, encoded)
-        add(name, "header", varint(common) + prefixed(encoded[common:]))
-        previous = encoded
-        if isinstance(entry, TiedEntry):
-            add(name, "header", bytes([TIED]) + varint(entry.owner))
-            continue
-        kind = RAW if isinstance(entry, RawEntry) else SHARED
-        shape = bytes([len(entry.shape)]) + b"".join(map(varint, entry.shape))
-        add(name, "header", bytes([kind, DTYPES.index(entry.dtype)]) + shape)
+        out.add(None, "code table", bytes([KINDS.index(code.kind)]) + varint(code.alphabet) + prefixed(code.table))
+    out.add(None, "header", varint(len(entries)))
+    for name, _ in entries:
+        out.add(name, "header", prefixed(name.encode()))
+    for name, entry in entries:
+        out.add(name, "header", bytes([_kind(entry)]))
+    for name, entry in entries:
+        if isinstance(entry, AliasEntry):
+            out.add(name, "header", varint(entry.owner))
+        else:
+            out.add(name, "header", bytes([DTYPES.index(entry.dtype)]))
+    for name, entry in entries:
+        if not isinstance(entry, AliasEntry):
+            out.add(name, "header", bytes([len(entry.shape)]) + b"".join(map(varint, entry.shape)))
+    for name, entry in entries:
         if isinstance(entry, SharedEntry):
-            for part, data in _shared_parts(entry):
-                add(name, part, data)
-    return bytes(out), owners
+            _write_plan(out, name, entry.plan)
+    for name, entry in entries:
+        if _has_sizes(entry):
+            out.add(name, "header", b"".join(map(varint, entry.block_sizes)))
+    return bytes(out.data), out.owners
 
 
 def read_header(data: memoryview) -> Header:
-    """Undo `write_header`.
+    """Undo `write_header`. Code tables are checked when they are first used.
 
     Raises:
         CorruptError: if the bytes break a rule of the format.
     """
     cursor = Cursor(data)
+    values_size = cursor.varint(what="a size")
     metadata: dict[str, str] = {}
     for _ in range(cursor.varint(len(data), "a number of metadata items")):
         key = _text(cursor.prefixed())
         if metadata and key <= next(reversed(metadata)):
             raise CorruptError("expected metadata keys in rising order")
         metadata[key] = _text(cursor.prefixed())
-    tables = _Tables([], MAX_ALPHABETS + PER_HEADER_BYTE * len(data))
+    codes: list[Code] = []
     for number in range(cursor.varint(MAX_SHARED_CODES, "a number of code tables")):
-        tables.shared.append(tables.read(cursor, cursor.varint(MAX_ENTRIES, "an alphabet"), number))
-    entries: dict[str, Entry] = {}
-    previous, budget = b"", MAX_NAMES + PER_HEADER_BYTE * len(data)
-    for _ in range(cursor.varint(len(data), "a number of tensors")):
-        previous = _read_name(cursor, previous)
-        budget -= len(previous)
-        if budget < 0:
-            raise CorruptError("expected names in proportion to the header, got longer ones")
-        name = _text(memoryview(previous))
-        if name in entries:
-            raise CorruptError(f"expected each tensor once, got {shown(name)} twice")
-        try:
-            entries[name] = _read_entry(cursor, tables)
-        except CorruptError as error:
-            raise CorruptError(f"{shown(name)}: {error}") from error
+        kind = _one_of(KINDS, cursor.byte(), "a kind of code")
+        codes.append(Code(kind, cursor.varint(MAX_ENTRIES, "an alphabet"), bytes(cursor.prefixed()), number))
+    names = [_text(cursor.prefixed()) for _ in range(cursor.varint(len(data), "a number of tensors"))]
+    if len(set(names)) != len(names):
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise CorruptError(f"expected each tensor once, got {shown(twice)} twice")
+    reader = _Entries(cursor, codes)
+    entries = reader.read(names)
     cursor.end()
-    _check_ties(entries)
-    return Header(metadata, tuple(tables.shared), entries)
+    return Header(metadata, tuple(codes), entries, values_size)
 
 
-def _read_name(cursor: Cursor, previous: bytes) -> bytes:
-    common = cursor.varint(len(previous), "a common prefix")
-    suffix = bytes(cursor.prefixed())
-    if suffix[:1] and suffix[:1] == previous[common : common + 1]:
-        raise CorruptError("expected the longest common prefix")
-    return previous[:common] + suffix
-
-
-def _shared_parts(entry: SharedEntry) -> list[tuple[str, bytes]]:
-    plan = entry.plan
-    parts = [("header", bytes([ARRANGEMENTS.index(plan.arrangement)]) + varint(plan.entries))]
-    parts.append(("codebook", entry.codebook.tobytes()))
-    parts += _code_parts(plan.index_code)
-    if plan.arrangement == "gaps":
-        parts.append(("header", bytes([plan.gap_bits])))
-        parts += _code_parts(plan.gap_code)
-    parts.append(("header", b"".join(map(varint, entry.block_sizes))))
-    return parts
-
-
-def _code_parts(code: Code | None) -> list[tuple[str, bytes]]:
-    if code is None:
-        return [("header", varint(FIXED_CODE))]
-    if code.shared is not None:
-        return [("header", varint(FIRST_SHARED_CODE + code.shared))]
-    return [("header", varint(OWN_CODE)), ("code table", lengths.write_lengths(code.lengths))]
-
-
-def _read_entry(cursor: Cursor, tables: _Tables) -> Entry:
-    kind = cursor.byte()
-    if kind == TIED:
-        return TiedEntry(cursor.varint(len(cursor.data), "a tensor number"))
-    if kind not in (RAW, SHARED):
-        raise CorruptError(f"expected an entry kind of 0 to 2, got {kind}")
-    number = cursor.byte()
-    if number >= len(DTYPES):
-        raise CorruptError(f"expected a dtype number under {len(DTYPES)}, got {number}")
-    dtype = DTYPES[number]
-    dimensions = cursor.byte()
-    if dimensions > MAX_DIMENSIONS:
-        raise CorruptError(f"expected at most {MAX_DIMENSIONS} dimensions, got {dimensions}")
-    shape = tuple(cursor.varint(MAX_ELEMENTS, "a dimension") for _ in range(dimensions))
-    # Empty dimensions are left out of the product, so that no tensor hides a huge one behind a zero.
-    if math.prod(d for d in shape if d) > MAX_ELEMENTS:
-        raise CorruptError(f"expected at most {MAX_ELEMENTS} elements, got {list(shape)}")
-    return RawEntry(dtype, shape) if kind == RAW else _read_shared(cursor, dtype, shape, tables)
-
-
-def _read_shared(cursor: Cursor, dtype: str, shape: tuple[int, ...], tables: _Tables) -> SharedEntry:
-    if dtype not in dtypes.SHAREABLE:
-        raise CorruptError(
-            f"expected a shared tensor to be one of {', '.join(dtypes.SHAREABLE)}, got {dtype}"
-        )
-    number = cursor.byte()
-    if number >= len(ARRANGEMENTS):
-        raise CorruptError(f"expected an arrangement under {len(ARRANGEMENTS)}, got {number}")
-    arrangement = ARRANGEMENTS[number]
-    entries = cursor.varint(MAX_ENTRIES, "a codebook size")
-    storage = dtypes.STORAGE[dtype]
-    codebook = np.frombuffer(bytes(cursor.take(entries * storage.itemsize)), storage)
-    elements = math.prod(shape)
-    if elements and not entries:
-        raise CorruptError("expected a codebook entry, got none")
-    zero = None
-    if arrangement != "dense":
-        zeros = np.flatnonzero(codebook.view(f"<u{storage.itemsize}") == 0)
-        if not len(zeros):
-            raise CorruptError(f"expected an entry of 0.0 where survivors are stored by {arrangement}")
-        zero = int(zeros[0])
-    index_code = tables.choose(cursor, entries)
-    gap_bits, gap_code = 0, None
-    if arrangement == "gaps":
-        gap_bits = cursor.byte()
-        if not 1 <= gap_bits <= 16:
-            raise CorruptError(f"expected gaps of 1 to 16 bits, got {gap_bits}")
-        gap_code = tables.choose(cursor, 1 << gap_bits)
-    elif arrangement != "dense" and index_code is not None:
-        raise CorruptError(f"expected indices of a fixed width with {arrangement}")
-    plan = Plan(arrangement, entries, zero, gap_bits, index_code, gap_code)
-    if block_count(plan, elements) > len(cursor.data) - cursor.offset:
-        raise CorruptError(f"expected a size for each block of {elements} elements")
-    sizes = [cursor.varint(what="a block size") for _ in range(block_count(plan, elements))]
-    return SharedEntry(dtype, shape, codebook, plan, sizes)
+def code_header(data: bytes) -> bytes:
+    """The header as a file has it: its size, the size it is coded in, and those bytes."""
+    coded = text.encode(data)
+    return varint(len(data)) + prefixed(coded)
 
 
 @dataclass
-class _Tables:
-    """The code tables of a header as it is read: the shared ones, and how many symbols may yet come."""
+class _Entries:
+    """The columns of a header, read one after the other."""
 
-    shared: list[Code]
-    budget: int
+    cursor: Cursor
+    codes: list[Code]
 
-    def choose(self, cursor: Cursor, alphabet: int) -> Code | None:
+    def read(self, names: list[str]) -> dict[str, Entry]:
+        """All entries."""
+        kinds = bytes(self.cursor.take(len(names)))
+        if kinds and max(kinds) > REPEATED:
+            raise CorruptError(f"expected an entry kind of 0 to {REPEATED}, got {max(kinds)}")
+        heads = [self._head(name, kind, kinds) for name, kind in zip(names, kinds, strict=True)]
+        shapes = [() if kind >= TIED else self._shape(name) for name, kind in zip(names, kinds, strict=True)]
+        plans = [self._plan(name) if kind == SHARED else None for name, kind in zip(names, kinds, strict=True)]
+        entries: dict[str, Entry] = {}
+        for name, kind, head, shape, plan in zip(names, kinds, heads, shapes, plans, strict=True):
+            if isinstance(head, int):
+                entries[name] = AliasEntry(head, kind == TIED)
+            elif plan is not None:
+                if head not in dtypes.SHAREABLE:
+                    expected = ", ".join(dtypes.SHAREABLE)
+                    raise CorruptError(f"{shown(name)}: expected a shared tensor of {expected}, got {head}")
+                if math.prod(shape) and not plan.entries:
+                    raise CorruptError(f"{shown(name)}: expected a codebook entry, got none")
+                blocks = block_count(plan, math.prod(shape))
+                entries[name] = SharedEntry(head, shape, plan, self._sizes(name, blocks))
+            else:
+                entries[name] = self._exact(name, head, shape, FORMS[kind])
+            if name.startswith(EXTRA) and not _is_extra(entries[name]):
+                raise CorruptError(f"{shown(name)}: expected the bytes of an extra, got something else")
+        return entries
+
+    def _head(self, name: str, kind: int, kinds: bytes) -> str | int:
+        """The dtype of a tensor, or the owner of an alias."""
+        if kind < TIED:
+            return _one_of(DTYPES, self.cursor.byte(), f"{shown(name)}: a dtype number")
+        owner = self.cursor.varint()
+        if owner >= len(kinds) or kinds[owner] >= TIED:
+            raise CorruptError(f"{shown(name)}: expected a tensor of its own to be equal to, got {owner}")
+        return owner
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        dimensions = self.cursor.byte()
+        if dimensions > MAX_DIMENSIONS:
+            raise CorruptError(f"{shown(name)}: expected at most {MAX_DIMENSIONS} dimensions, got {dimensions}")
+        shape = tuple(self.cursor.varint(MAX_ELEMENTS, "a dimension") for _ in range(dimensions))
+        # Empty dimensions are left out of the product, so that no tensor hides a huge one behind a zero.
+        if math.prod(d for d in shape if d) > MAX_ELEMENTS:
+            raise CorruptError(f"{shown(name)}: expected at most {MAX_ELEMENTS} elements, got {list(shape)}")
+        return shape
+
+    def _plan(self, name: str) -> Plan:
+        arrangement = _one_of(ARRANGEMENTS, self.cursor.byte(), f"{shown(name)}: an arrangement")
+        entries = self.cursor.varint(MAX_ENTRIES, "a codebook size")
+        if arrangement == "context":
+            return Plan(arrangement, entries)
+        index_code = self._code(entries)
+        if arrangement in ("csr", "csc") and index_code is not None:
+            raise CorruptError(f"{shown(name)}: expected indices of a fixed width with {arrangement}")
+        if arrangement != "gaps":
+            return Plan(arrangement, entries, 0, index_code)
+        gap_bits = self.cursor.byte()
+        if not 1 <= gap_bits <= 16:
+            raise CorruptError(f"{shown(name)}: expected gaps of 1 to 16 bits, got {gap_bits}")
+        return Plan(arrangement, entries, gap_bits, index_code, self._code(1 << gap_bits))
+
+    def _code(self, alphabet: int) -> Code | None:
         """A stream's code: none, one of its own, or a shared one."""
-        choice = cursor.varint(FIRST_SHARED_CODE + len(self.shared) - 1, "a code table number")
+        choice = self.cursor.varint(FIRST_SHARED_CODE + len(self.codes) - 1, "a code table number")
         if choice == FIXED_CODE:
             return None
-        return (
-            self.read(cursor, alphabet, None)
-            if choice == OWN_CODE
-            else self.shared[choice - FIRST_SHARED_CODE]
-        )
+        if choice >= FIRST_SHARED_CODE:
+            return self.codes[choice - FIRST_SHARED_CODE]
+        return Code(KINDS[choice - 1], alphabet, bytes(self.cursor.prefixed()))
 
-    def read(self, cursor: Cursor, alphabet: int, shared: int | None) -> Code:
-        """The code table that comes next."""
-        self.budget -= alphabet
-        if self.budget < 0:
-            raise CorruptError("expected code tables in proportion to the header, got larger alphabets")
-        code_lengths, cursor.offset = lengths.read_lengths(cursor.data, cursor.offset, alphabet)
-        return Code(code_lengths, shared)
+    def _exact(self, name: str, dtype: str, shape: tuple[int, ...], form: Form) -> ExactEntry:
+        if form == "small" and math.prod(shape) > SMALL:
+            raise CorruptError(f"{shown(name)}: expected at most {SMALL} elements, got {list(shape)}")
+        if form in ("small", "stored"):
+            return ExactEntry(dtype, shape, form)
+        return ExactEntry(dtype, shape, form, self._sizes(name, -(-math.prod(shape) // BLOCK)))
 
-
-def _check_ties(entries: dict[str, Entry]) -> None:
-    numbered = list(entries.items())
-    for name, entry in numbered:
-        if isinstance(entry, TiedEntry) and (
-            entry.owner >= len(numbered) or isinstance(numbered[entry.owner][1], TiedEntry)
-        ):
-            raise CorruptError(
-                f"{shown(name)}: expected a tie to a tensor of its own, got number {entry.owner}"
-            )
+    def _sizes(self, name: str, blocks: int) -> list[int]:
+        if blocks > len(self.cursor.data) - self.cursor.offset:
+            raise CorruptError(f"{shown(name)}: expected a size for each of {blocks} blocks")
+        return [self.cursor.varint(what="a block size") for _ in range(blocks)]
 
 
-def _common_prefix(left: bytes, right: bytes) -> int:
-    common = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        common += 1
-    return common
+def _kind(entry: Entry) -> int:
+    if isinstance(entry, AliasEntry):
+        return TIED if entry.tied else REPEATED
+    return SHARED if isinstance(entry, SharedEntry) else FORMS.index(entry.form)
+
+
+def _is_extra(entry: Entry) -> bool:
+    return isinstance(entry, ExactEntry) and entry.dtype == "uint8" and len(entry.shape) == 1
+
+
+def _has_sizes(entry: Entry) -> bool:
+    return isinstance(entry, SharedEntry) or (isinstance(entry, ExactEntry) and entry.form in ("coded", "based"))
+
+
+def _write_plan(out: _Out, name: str, plan: Plan) -> None:
+    out.add(name, "header", bytes([ARRANGEMENTS.index(plan.arrangement)]) + varint(plan.entries))
+    if plan.arrangement == "context":
+        return
+    _write_code(out, name, plan.index_code)
+    if plan.arrangement == "gaps":
+        out.add(name, "header", bytes([plan.gap_bits]))
+        _write_code(out, name, plan.gap_code)
+
+
+def _write_code(out: _Out, name: str, code: Code | None) -> None:
+    if code is None:
+        out.add(name, "header", varint(FIXED_CODE))
+    elif code.shared is not None:
+        out.add(name, "header", varint(FIRST_SHARED_CODE + code.shared))
+    else:
+        out.add(name, "header", varint(1 + KINDS.index(code.kind)))
+        out.add(name, "code table", prefixed(code.table))
+
+
+def _one_of(choices: tuple[T, ...], number: int, what: str) -> T:
+    if number >= len(choices):
+        raise CorruptError(f"expected {what} under {len(choices)}, got {number}")
+    return choices[number]
 
 
 def _text(data: memoryview) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dwindle.code import entropy
-from dwindle.code.blocks import Part
+from dwindle.code import entropy, text, values
+from dwindle.code.parts import Part
 from dwindle.code.plan import Plan, count, symbol_counts
+from dwindle.code.streams import Code
 from dwindle.file import layout
 from dwindle.file.reader import CHECKSUM, Archive
 from dwindle.records import Shared
 
-CODES = ("indices", "gaps", "pointers", "places", "codebook", "raw")
-"""Parts that are the tensors themselves; all others are overhead."""
+OVERHEAD = ("header", "metadata", "code table", "counts", "checksum", "modes")
+"""Parts that are not the tensors themselves."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,14 @@ class Line:
     """Bytes of one part of one tensor.
 
     Attributes:
-        tensor: its name; "" for what belongs to the whole file.
-        part: indices, gaps, pointers, places, counts, codebook, code table, raw, header, metadata, checksum.
+        tensor: its name; None for what belongs to the whole file.
+        part: indices, gaps, pointers, places, counts, codebook, values (a small exact tensor), raw or what the
+            coder of exact tensors cuts them into, code table, header, metadata, checksum.
         size: bytes in the file.
         bound: zero-order entropy of the stream in bytes, None where there is no stream.
     """
 
-    tensor: str
+    tensor: str | None
     part: str
     size: int
     bound: float | None = None
@@ -41,7 +43,7 @@ class TensorSummary:
         name: its name.
         dtype: its element type; "" for a tie.
         shape: its shape.
-        coding: raw, tied, or the arrangement of a shared tensor with its widths.
+        coding: how an exact tensor is kept, what an alias is equal to, or a shared tensor's arrangement.
         original: bytes uncompressed; 0 for a tie.
         size: bytes in the file, all its parts.
         survivors: elements that are not 0.0 (all of them where nothing is known), None for exact tensors.
@@ -81,11 +83,11 @@ class Ledger:
 
     @property
     def overhead(self) -> int:
-        """Bytes that are neither codes, gaps, codebooks nor exact tensors."""
-        return sum(line.size for line in self.lines if line.part not in CODES)
+        """Bytes that are neither codes, gaps, codebooks nor values."""
+        return sum(line.size for line in self.lines if line.part in OVERHEAD)
 
     def size(self, tensor: str | None = None, part: str | None = None) -> int:
-        """Bytes of a tensor, a part, or a part of a tensor."""
+        """Bytes of a tensor (all without it), of a part (all without it), or of a part of a tensor."""
         return sum(
             line.size
             for line in self.lines
@@ -110,22 +112,27 @@ def ledger(archive: Archive) -> Ledger:
     Raises:
         FileError: if the file is damaged.
     """
-    header, owners = layout.write_header(archive.header)
-    front = archive.header_size - len(header) - CHECKSUM
-    lines = [Line("", "header", front), *(Line(*owner) for owner in owners), Line("", "checksum", CHECKSUM)]
+    lines = [*_front_lines(archive), *_values_lines(archive)]
     summaries: list[TensorSummary] = []
     names = list(archive)
     for name, entry in archive.header.entries.items():
-        if isinstance(entry, layout.TiedEntry):
-            summaries.append(TensorSummary(name, "", (), f"tied to {names[entry.owner]}", 0, 0))
+        if isinstance(entry, layout.AliasEntry):
+            coding = f"{'tied' if entry.tied else 'equal'} to {names[entry.owner]}"
+            dtype, shape, original = "", (), 0
+            if not entry.tied:
+                _, owner = archive.owner(name)
+                dtype, shape, original = owner.dtype, owner.shape, layout.nbytes(owner)
+            summaries.append(TensorSummary(name, dtype, shape, coding, original, 0))
             continue
+        decoding = archive.decode(name)
+        with archive.naming(name):
+            parts, record = decoding.finish(), decoding.record()
         survivors = entries = None
         bounds: dict[str, float] = {}
-        if isinstance(entry, layout.RawEntry):
-            coding, parts = "raw", [Part("raw", sum(entry.block_sizes))]
-            archive.record(name)
+        if isinstance(entry, layout.ExactEntry):
+            coding = entry.form
         else:
-            record, parts = archive.decode_shared(name, entry)
+            assert isinstance(record, Shared)  # noqa: S101 (what a shared entry decodes to)
             bounds, survivors = _bounds(record, entry.plan)
             coding, entries = _describe(entry.plan), entry.plan.entries
         lines += [Line(name, part.kind, part.size, bounds.get(part.kind)) for part in _merged(parts)]
@@ -135,11 +142,36 @@ def ledger(archive: Archive) -> Ledger:
             TensorSummary(name, entry.dtype, entry.shape, coding, original, 0, survivors, entries)
         )
     lines = _merged_lines(lines)
-    sizes: dict[str, int] = {}
+    sizes = dict.fromkeys(names, 0)
     for line in lines:
-        sizes[line.tensor] = sizes.get(line.tensor, 0) + line.size
+        if line.tensor is not None:
+            sizes[line.tensor] += line.size
     tensors = tuple(replace(summary, size=sizes[summary.name]) for summary in summaries)
     return Ledger(tuple(lines), tensors, archive.size, archive.decoded_size)
+
+
+def _front_lines(archive: Archive) -> list[Line]:
+    """The header, each part at what the text model spent on it."""
+    front = archive.front
+    _, owners = layout.write_header(archive.header)
+    coded = memoryview(archive.data)[front.start : front.end - CHECKSUM]
+    spent = text.spans(coded, [size for *_, size in owners])
+    lines = [Line(name, part, size) for (name, part, _), size in zip(owners, spent, strict=True)]
+    return [Line(None, "header", front.start), *lines, Line(None, "checksum", CHECKSUM)]
+
+
+def _values_lines(archive: Archive) -> list[Line]:
+    """The section of values, each codebook and small tensor at what the model spent on it."""
+    found = layout.values_of(archive.header)
+    if not found:
+        return []
+    section = memoryview(archive.data)[archive.front.end :][: archive.header.values_size]
+    spent = values.spans(section, [(dtype, count, leaf) for _, dtype, count, leaf in found])
+    lines = []
+    for (name, *_), size in zip(found, spent, strict=True):
+        shared = isinstance(archive.header.entries[name], layout.SharedEntry)
+        lines.append(Line(name, "codebook" if shared else "values", size))
+    return [*lines, Line(None, "checksum", CHECKSUM)]
 
 
 def _bounds(record: Shared, plan: Plan) -> tuple[dict[str, float], int]:
@@ -154,10 +186,16 @@ def _bounds(record: Shared, plan: Plan) -> tuple[dict[str, float], int]:
 
 
 def _describe(plan: Plan) -> str:
-    indices = "huffman" if plan.index_code else "fixed"
+    if plan.arrangement == "context":
+        return "context"
+    indices = _kind(plan.index_code)
     if plan.arrangement != "gaps":
         return f"{plan.arrangement}, {indices}"
-    return f"{plan.gap_bits}-bit gaps {'huffman' if plan.gap_code else 'fixed'}, indices {indices}"
+    return f"{plan.gap_bits}-bit gaps {_kind(plan.gap_code)}, indices {indices}"
+
+
+def _kind(code: Code | None) -> str:
+    return code.kind if code else "fixed"
 
 
 def _merged(parts: Iterable[Part]) -> list[Part]:
@@ -170,7 +208,7 @@ def _merged(parts: Iterable[Part]) -> list[Part]:
 
 def _merged_lines(lines: Iterable[Line]) -> list[Line]:
     """One line for each part of each tensor, in order of first appearance; lines of no bytes go."""
-    merged: dict[tuple[str, str], Line] = {}
+    merged: dict[tuple[str | None, str], Line] = {}
     for line in lines:
         key = line.tensor, line.part
         size = line.size + (merged[key].size if key in merged else 0)

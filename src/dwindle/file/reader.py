@@ -7,9 +7,11 @@ import math
 import mmap
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dwindle import records
-from dwindle.code import blocks, sparse
+from dwindle import dtypes, records
+from dwindle.code import text, values
 from dwindle.code.cursor import Cursor
 from dwindle.errors import (
+    BaseError,
     ChecksumError,
     CorruptError,
     FileError,
@@ -30,6 +33,7 @@ from dwindle.errors import (
     shown,
 )
 from dwindle.file import layout
+from dwindle.file.decode import Decoding, block_length, codebook, exact_tasks, shared_tasks, submitted
 from dwindle.records import Raw, Record, Shared, Tied
 
 if TYPE_CHECKING:
@@ -39,6 +43,11 @@ CHECKSUM = 4
 GENEROUS = 1 << 28
 EXPANSION = 4096
 """Unless told otherwise, a file may decode to 256 MiB or to 4,096 times its own size, whichever is more."""
+HEADER_FREE = 1 << 20
+HEADER_EXPANSION = 64
+"""A header may have 1 MiB and 64 bytes for each byte it is coded in."""
+AHEAD = 1 << 26
+"""Bytes of tensors that `walk` decodes before the one it gives."""
 
 
 def default_threads() -> int:
@@ -61,26 +70,34 @@ class Archive(Mapping[str, NDArray[Any]]):
 
     Args:
         path: the file.
-        threads: workers that decode the blocks of a tensor, all processors by default.
+        threads: workers that decode blocks, all processors by default.
         max_bytes: most bytes that all tensors together may decode to. "auto" allows 256 MiB or 4,096 times
             the file, whichever is more; None allows anything: only for files from a trusted hand.
+        base: the tensors that some of the file's are differences from, if there are such.
 
     Raises:
         FileError: NotDwzError, VersionError, TruncatedError, ChecksumError or CorruptError.
     """
 
     def __init__(
-        self, path: Path | str, *, threads: int | None = None, max_bytes: int | str | None = "auto"
+        self,
+        path: Path | str,
+        *,
+        threads: int | None = None,
+        max_bytes: int | str | None = "auto",
+        base: Mapping[str, Record] | None = None,
     ) -> None:
         self.path = Path(path)
         self.threads = threads or default_threads()
+        self.base = base
         self._pool: ThreadPoolExecutor | None = None
         self._data, self._map = _open(self.path)
         self.size = len(self._data)
         try:
             with _naming(self.path):
-                self.header, self.header_size = _read_front(self._data)
-                self.extents = _extents(self.header, self.header_size, self.size)
+                self.front = _read_front(self._data)
+                self.header = self.front.header
+                self.extents = _extents(self.header, self.front.end, self.size)
                 self._names = list(self.header.entries)
                 self._check_expansion(max_bytes)
         except BaseException:
@@ -91,9 +108,14 @@ class Archive(Mapping[str, NDArray[Any]]):
         if max_bytes is None:
             return
         most = max(GENEROUS, EXPANSION * self.size) if isinstance(max_bytes, str) else max_bytes
-        if self.decoded_size > most:
-            got = f"{self.decoded_size}; --trust (max_bytes=None) lifts this"
-            raise CorruptError(f"expected tensors of at most {most} bytes, got {got}")
+        books = sum(
+            entry.plan.entries * dtypes.itemsize(entry.dtype)
+            for entry in self.header.entries.values()
+            if isinstance(entry, layout.SharedEntry)
+        )
+        if self.decoded_size + books > most:
+            got = f"{self.decoded_size + books}; --trust (max_bytes=None) lifts this"
+            raise CorruptError(f"expected tensors and codebooks of at most {most} bytes, got {got}")
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -101,10 +123,47 @@ class Archive(Mapping[str, NDArray[Any]]):
         return dict(self.header.metadata)
 
     @property
+    def extras(self) -> dict[str, bytes]:
+        """What the file keeps beside tensors to write the checkpoint it came from, by name.
+
+        Raises:
+            FileError: if it is damaged.
+        """
+        names = [name for name in self.header.entries if name.startswith(layout.EXTRA)]
+        found = {name: self.resolved(name) for name in names}
+        return {name[1:]: bytes(record.data) for name, record in found.items() if isinstance(record, Raw)}
+
+    @property
+    def data(self) -> memoryview:
+        """The bytes of the file, mapped."""
+        return self._data
+
+    @property
     def decoded_size(self) -> int:
         """Bytes of all tensors, each tied one once."""
-        entries = self.header.entries.values()
-        return sum(layout.nbytes(entry) for entry in entries if not isinstance(entry, layout.TiedEntry))
+        return sum(
+            layout.nbytes(self.owner(name)[1])
+            for name, entry in self.header.entries.items()
+            if not isinstance(entry, layout.AliasEntry) or not entry.tied
+        )
+
+    @cached_property
+    def values(self) -> dict[str, memoryview]:
+        """Small tensors and codebooks, by tensor, decoded all together when the first is needed.
+
+        Raises:
+            FileError: if their bytes are damaged.
+        """
+        found = layout.values_of(self.header)
+        with _naming(self.path):
+            if not found:
+                if self.header.values_size:
+                    raise CorruptError("expected no section of values, got one")
+                return {}
+            section = self._block(Extent(self.front.end, self.header.values_size))
+            outlines = [(dtype, count, leaf) for _, dtype, count, leaf in found]
+            decoded = values.decode(section, outlines)
+        return {name: memoryview(data) for (name, *_), data in zip(found, decoded, strict=True)}
 
     def record(self, name: str) -> Record:
         """Decode one record, without touching the bytes of the others.
@@ -113,13 +172,7 @@ class Archive(Mapping[str, NDArray[Any]]):
             KeyError: if there is no tensor of that name.
             FileError: if its bytes are damaged.
         """
-        entry = self.header.entries[name]
-        if isinstance(entry, layout.TiedEntry):
-            return Tied(self._names[entry.owner])
-        if isinstance(entry, layout.SharedEntry):
-            return self.decode_shared(name, entry)[0]
-        with _naming(self.path, name):
-            return Raw(entry.dtype, entry.shape, self._raw(name))
+        return self._finish(name, self._begin(name))
 
     def resolved(self, name: str) -> Raw | Shared:
         """Decode the record of a tensor, a tie followed to its owner."""
@@ -129,34 +182,73 @@ class Archive(Mapping[str, NDArray[Any]]):
         assert not isinstance(record, Tied)  # noqa: S101 (the header was refused if a tie led to a tie)
         return record
 
-    def decode_shared(self, name: str, entry: layout.SharedEntry) -> tuple[Shared, list[blocks.Part]]:
-        """A shared record, and what the bytes of its blocks were.
-
-        Raises:
-            FileError: if its bytes are damaged.
-        """
-        n = math.prod(entry.shape)
-        indices = np.empty(n, records.index_dtype(entry.plan.entries))
-        shape = sparse.matrix_shape(entry.shape)
-
-        def decode(number: int) -> list[blocks.Part]:
-            out = indices[blocks.block_range(entry.plan, n, number)]
-            return blocks.decode(self._block(self.extents[name][number]), entry.plan, shape, out)
-
-        numbers = range(len(entry.block_sizes))
-        with _naming(self.path, name):
-            decoded = map(decode, numbers) if len(numbers) < 2 else self._workers().map(decode, numbers)
-            parts = [part for block in decoded for part in block]
-        return Shared(entry.dtype, entry.shape, entry.codebook, indices), parts
-
-    def check(self) -> None:
-        """Decode every record.
+    def walk(self) -> Iterator[tuple[str, Record]]:
+        """All records in order, those that follow decoded meanwhile by all threads, `AHEAD` bytes of them.
 
         Raises:
             FileError: at the first defect.
         """
+        waiting: deque[tuple[str, Decoding | None]] = deque()
+        ahead = 0
         for name in self:
-            self.record(name)
+            decoding = self._begin(name, ahead=True)
+            waiting.append((name, decoding))
+            ahead += 0 if decoding is None else decoding.out.nbytes
+            while ahead > AHEAD:
+                first, begun = waiting.popleft()
+                yield first, self._finish(first, begun)
+                ahead -= 0 if begun is None else begun.out.nbytes
+                self._forget()
+        for name, decoding in waiting:
+            yield name, self._finish(name, decoding)
+
+    def _begin(self, name: str, *, ahead: bool = False) -> Decoding | None:
+        entry = self.header.entries[name]
+        if isinstance(entry, layout.AliasEntry) and entry.tied:
+            return None
+        return self.decode(self.owner(name)[0], ahead=ahead)
+
+    def _finish(self, name: str, decoding: Decoding | None) -> Record:
+        if decoding is None:
+            return Tied(self.owner(name)[0])
+        with self.naming(name):
+            decoding.finish()
+            return decoding.record()
+
+    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` up to `stop` of a tensor, in storage of its dtype, without decoding other blocks.
+
+        Raises:
+            KeyError: if there is no tensor of that name.
+            IndexError: if the tensor has no such rows, or is a scalar.
+            FileError: if the bytes are damaged.
+        """
+        owner, entry = self.owner(name)
+        if not entry.shape or not 0 <= start <= stop <= entry.shape[0]:
+            raise IndexError(f"{shown(name)}: expected rows within {list(entry.shape)}, got {start} to {stop}")
+        row, size = math.prod(entry.shape[1:]), block_length(entry)
+        first, last = start * row, stop * row
+        chosen = range(first // size, -(-last // size)) if last > first else range(0)
+        decoding = self.decode(owner, chosen)
+        with self.naming(name):
+            decoding.finish()
+        flat = decoding.storage()[first - chosen.start * size :][: last - first]
+        return flat.reshape(stop - start, *entry.shape[1:])
+
+    def check(self) -> None:
+        """Decode every record, and everything else in the file.
+
+        Raises:
+            FileError: at the first defect.
+        """
+        for _ in self.walk():
+            pass
+        _ = self.values, self.extras
+
+    @property
+    def records(self) -> ArchiveRecords:
+        """The records by name, each decoded when it is asked for."""
+        return ArchiveRecords(self)
 
     @property
     def ledger(self) -> Ledger:
@@ -169,22 +261,53 @@ class Archive(Mapping[str, NDArray[Any]]):
 
         return ledger(self)
 
+    def decode(self, name: str, chosen: range | None = None, *, ahead: bool = False) -> Decoding:
+        """Begin to decode a tensor that is no alias.
+
+        Args:
+            name: the tensor.
+            chosen: which blocks; all without it.
+            ahead: hand even a single block to a worker.
+
+        Raises:
+            FileError: if its codebook or bytes are damaged; more often that shows when it is finished.
+        """
+        entry = self.header.entries[name]
+        assert not isinstance(entry, layout.AliasEntry)  # noqa: S101 (callers resolve aliases)
+        sizes = self.extents[name]
+        which = range(len(sizes)) if chosen is None else chosen
+
+        def block(number: int) -> memoryview:
+            return self._block(sizes[number])
+
+        with self.naming(name):
+            if isinstance(entry, layout.SharedEntry):
+                book = codebook(entry, self.values[name])
+                out, tasks = shared_tasks(entry, book, which, block)
+            elif entry.form == "small":
+                return Decoding(entry, None, np.frombuffer(self.values[name], np.uint8), [])
+            else:
+                base = self._base(name, entry) if entry.form == "based" else None
+                book, (out, tasks) = None, exact_tasks(entry, which, block, base)
+        submit = self._workers().submit if ahead or len(tasks) > 1 else None
+        return Decoding(entry, book, out, submitted(tasks, submit))
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         """The tensor in storage of its dtype, with its shape."""
         return records.to_storage(self.resolved(name))
 
     def __iter__(self) -> Iterator[str]:
         """Names in the order they were written."""
-        return iter(self.header.entries)
+        return (name for name in self.header.entries if not name.startswith(layout.EXTRA))
 
     def __len__(self) -> int:
         """Number of names."""
-        return len(self.header.entries)
+        return sum(1 for _ in self)
 
     def close(self) -> None:
         """Let go of the file."""
         if self._pool:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
         # Where an error is on its way up, its frames still hold views of the map; it then goes with them.
         with contextlib.suppress(BufferError):
             self._data.release()
@@ -201,6 +324,19 @@ class Archive(Mapping[str, NDArray[Any]]):
         """Close."""
         self.close()
 
+    def naming(self, name: str | None = None) -> _naming:
+        """Puts the file, and the tensor, in front of the text of a `FileError` raised within."""
+        return _naming(self.path, name)
+
+    def owner(self, name: str) -> tuple[str, layout.ExactEntry | layout.SharedEntry]:
+        """The tensor itself, where `name` is a tie or equal to another; else `name`."""
+        entry = self.header.entries[name]
+        if isinstance(entry, layout.AliasEntry):
+            name = self._names[entry.owner]
+            entry = self.header.entries[name]
+        assert not isinstance(entry, layout.AliasEntry)  # noqa: S101 (refused when the header was read)
+        return name, entry
+
     def _workers(self) -> ThreadPoolExecutor:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads)
@@ -214,8 +350,44 @@ class Archive(Mapping[str, NDArray[Any]]):
             raise ChecksumError(f"expected bytes {extent.start} on to match their CRC-32, got others")
         return data
 
-    def _raw(self, name: str) -> bytes:
-        return b"".join(self._block(extent) for extent in self.extents[name])
+    def _base(self, name: str, entry: layout.ExactEntry) -> memoryview:
+        """The bytes of the same tensor in the base."""
+        if self.base is None:
+            raise BaseError("expected the base it was stored against, got none: --base (base=) names it")
+        other = records.resolve(self.base, name) if name in self.base else None
+        if not isinstance(other, Raw) or (other.dtype, other.shape) != (entry.dtype, entry.shape):
+            got = "none" if other is None else f"{other.dtype}{list(other.shape)}"
+            raise BaseError(f"expected {entry.dtype}{list(entry.shape)} in the base, got {got}")
+        return memoryview(other.data)
+
+    def _forget(self) -> None:
+        """Let the pages of the file that were touched leave this process's memory."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class ArchiveRecords(Mapping[str, Record]):
+    """The records of an open archive, each decoded when it is asked for."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def __getitem__(self, name: str) -> Record:
+        """The record of a tensor."""
+        return self._archive.record(name)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names in the order they were written."""
+        return iter(self._archive)
+
+    def __len__(self) -> int:
+        """Number of names."""
+        return len(self._archive)
+
+    def outline(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of a tensor, without decoding it."""
+        _, entry = self._archive.owner(name)
+        return entry.dtype, entry.shape
 
 
 class _naming:
@@ -245,8 +417,25 @@ def _open(path: Path) -> tuple[memoryview, mmap.mmap | None]:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _read_front(data: memoryview) -> tuple[layout.Header, int]:
-    """The header, and where it ends, its checksum included."""
+@dataclass(frozen=True, eq=False)
+class Front:
+    """What comes before the section of values and the blocks.
+
+    Attributes:
+        header: the header.
+        raw: its bytes before the text model.
+        start: where its coded bytes begin.
+        end: where all of it ends, its checksum included.
+    """
+
+    header: layout.Header
+    raw: bytes
+    start: int
+    end: int
+
+
+def _read_front(data: memoryview) -> Front:
+    """The checked header."""
     magic = len(layout.MAGIC)
     if bytes(data[:magic]) != layout.MAGIC[: len(data)] or not len(data):
         raise NotDwzError("expected a .dwz file, got something else")
@@ -256,28 +445,36 @@ def _read_front(data: memoryview) -> tuple[layout.Header, int]:
         if version != layout.VERSION:
             raise VersionError(f"expected version {layout.VERSION}, got {version}")
         size = cursor.varint(what="a header size")
+        coded = cursor.varint(what="a header size")
     except CorruptError as error:
         if cursor.offset < len(data):
             raise
         raise TruncatedError(f"expected a whole header, got a file of {len(data)} bytes") from error
-    if size + CHECKSUM > len(data) - cursor.offset:
-        end = cursor.offset + size + CHECKSUM
-        raise TruncatedError(f"expected a header that ends at byte {end}, got a file of {len(data)}")
-    front = data[: cursor.offset + size]
-    header, stored = cursor.take(size), cursor.take(CHECKSUM)
-    if zlib.crc32(front) != int.from_bytes(stored, "little"):
+    start = cursor.offset
+    if coded + CHECKSUM > len(data) - start:
+        raise TruncatedError(
+            f"expected a header that ends at byte {start + coded + CHECKSUM}, got a file of {len(data)}"
+        )
+    header, stored = cursor.take(coded), cursor.take(CHECKSUM)
+    if zlib.crc32(data[: start + coded]) != int.from_bytes(stored, "little"):
         raise ChecksumError("expected a header that matches its CRC-32, got another")
-    return layout.read_header(header), cursor.offset
+    if size > HEADER_FREE + HEADER_EXPANSION * coded:
+        raise CorruptError(f"expected a header in proportion to {coded} bytes, got one of {size}")
+    raw = text.decode(header, size)
+    return Front(layout.read_header(memoryview(raw)), raw, start, cursor.offset)
 
 
 def _extents(header: layout.Header, start: int, size: int) -> dict[str, list[Extent]]:
     """Where each tensor's blocks are; they must fill the file to its last byte."""
+    if header.values_size:
+        start += header.values_size + CHECKSUM
     extents: dict[str, list[Extent]] = {}
     for name, entry in header.entries.items():
         extents[name] = []
-        if isinstance(entry, layout.TiedEntry):
+        if isinstance(entry, layout.AliasEntry):
             continue
-        if isinstance(entry, layout.RawEntry) and start + layout.nbytes(entry) > size:
+        stored = isinstance(entry, layout.ExactEntry) and entry.form == "stored"
+        if stored and start + layout.nbytes(entry) > size:
             expected = start + layout.nbytes(entry)
             raise TruncatedError(f"{shown(name)}: expected a file of {expected} bytes or more, got {size}")
         for block in entry.block_sizes:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dwindle import atomic, dtypes
-from dwindle.code import blocks, gaps, sparse
-from dwindle.code.cursor import varint
-from dwindle.code.plan import BLOCK, Code, Coding, Counts, Plan, choose, count, shared_code, symbol_counts
+from dwindle import atomic
+from dwindle.code import values
+from dwindle.code.plan import Coding
 from dwindle.errors import VerificationError, shown
 from dwindle.file import layout
+from dwindle.file.encode import Encoder, Item
 from dwindle.file.reader import Archive, default_threads
-from dwindle.records import MAX_ENTRIES, Raw, Record, Shared, Tied, same
+from dwindle.records import Record, same
+
+MEMORY = 1 << 26
+"""Bytes of coded blocks that wait in memory; more of them wait on disk."""
+
+COPY = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ def write(
     *,
     coding: Coding | None = None,
     metadata: Mapping[str, str] | None = None,
+    base: Mapping[str, Record] | None = None,
+    extras: Mapping[str, bytes] | None = None,
     force: bool = False,
     threads: int | None = None,
 ) -> Written:
@@ -50,9 +56,13 @@ def write(
 
     Args:
         path: where to write.
-        records: what to write, in this order; a `Tied` names another record of the mapping.
+        records: what to write, in this order; a `Tied` names another record of the mapping. Each record is
+            asked for when it is needed and let go of, so a mapping that makes them needs no memory for all.
         coding: how shared tensors are coded.
         metadata: free text to keep with the tensors.
+        base: tensors that exact ones of the same name, dtype and shape are stored as differences from; who
+            reads the file needs them too.
+        extras: bytes to keep beside the tensors, by name.
         force: replace an existing file.
         threads: workers, all processors by default.
 
@@ -60,18 +70,23 @@ def write(
         OutputError: if `path` exists without `force` or cannot be written.
         VerificationError: if what was written does not decode to `records`.
         TypeError: if metadata is anything but text.
-        ValueError: if a tie leads nowhere.
+        ValueError: if a tie leads nowhere, or a name begins with a NUL character.
     """
     path = Path(path)
     atomic.check_output(path, force=force)
     check_metadata(metadata or {})
-    with ThreadPoolExecutor(threads or default_threads()) as pool:
-        coded = _encode(records, coding or Coding(), pool)
-        header, _ = layout.write_header(layout.Header(metadata or {}, coded.codes, coded.entries))
-        with atomic.writing(path, force=force) as stream:
-            size = _write(stream, header, _payloads(records, coded))
-            stream.flush()
-            _verify(Path(stream.name), path, records, threads)
+    with ThreadPoolExecutor(threads or default_threads()) as pool, atomic.writing(path, force=force) as stream:
+        encoder = Encoder(_with_extras(records, extras or {}), coding or Coding(), base or {}, pool)
+        # The header comes first and says how long each block is, so blocks wait in a file without a name.
+        with tempfile.SpooledTemporaryFile(MEMORY, dir=path.parent) as spool:
+            entries, items = _fill(spool, encoder)
+            section = values.encode(items) if items else b""
+            stream.write(_front(layout.Header(metadata or {}, encoder.codes, entries, len(section)), section))
+            spool.seek(0)
+            shutil.copyfileobj(spool, stream, COPY)
+        stream.flush()
+        size = stream.tell()
+        _verify(Path(stream.name), path, records, base, extras or {}, threads)
     return Written(path, size)
 
 
@@ -86,116 +101,50 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
             raise TypeError(f"metadata: expected text for text, got {text!r} for {key!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class _Coded:
-    codes: tuple[Code, ...]
-    entries: dict[str, layout.Entry]
-    blocks: dict[str, list[bytes]]
+def _with_extras(records: Mapping[str, Record], extras: Mapping[str, bytes]) -> Mapping[str, Record]:
+    """The records, and after them the extras as tensors of bytes."""
+    if any(name.startswith(layout.EXTRA) for name in records):
+        raise ValueError("expected names that do not begin with a NUL character, got one that does")
+    added = {layout.EXTRA + name: Raw("uint8", (len(data),), data) for name, data in extras.items()}
+    return ChainMap(added, records) if added else records  # type: ignore[arg-type]
 
 
-def _encode(records: Mapping[str, Record], coding: Coding, pool: ThreadPoolExecutor) -> _Coded:
-    """Choose a plan for every shared tensor and code its blocks."""
-    shared = {name: record for name, record in records.items() if isinstance(record, Shared)}
-    counts = dict(zip(shared, pool.map(count, shared.values()), strict=True))
-    plans = dict(
-        zip(shared, pool.map(lambda name: choose(shared[name], coding, counts[name]), shared), strict=True)
-    )
-    codes: tuple[Code, ...] = ()
-    if coding.coder == "huffman" and coding.dictionary == "network":
-        codes, plans = _one_dictionary(plans, counts)
-    plans = _within_alphabets(shared, plans)
-    numbers = {name: number for number, name in enumerate(records)}
-    entries: dict[str, layout.Entry] = {}
-    coded: dict[str, list[bytes]] = {}
-    for name, record in records.items():
-        if isinstance(record, Tied):
-            if isinstance(records.get(record.to, record), Tied):
-                raise ValueError(f"{shown(name)}: expected a tie to a tensor of its own, got {record.to!r}")
-            entries[name] = layout.TiedEntry(numbers[record.to])
-        elif isinstance(record, Raw):
-            entries[name] = layout.RawEntry(record.dtype, record.shape)
-        else:
-            coded[name] = _encode_tensor(record, plans[name], pool)
-            sizes = [len(block) for block in coded[name]]
-            entries[name] = layout.SharedEntry(
-                record.dtype, record.shape, record.codebook, plans[name], sizes
-            )
-    return _Coded(codes, entries, coded)
+def _fill(spool: IO[bytes], encoder: Encoder) -> tuple[dict[str, layout.Entry], list[Item]]:
+    """Write the blocks of all tensors; their entries, and what goes into the section of values."""
+    entries, items = {}, []
+    for name, entry, payloads, item in encoder.entries():
+        entries[name] = entry
+        items += [item] if item else []
+        for payload in payloads:
+            spool.write(payload)
+            spool.write(_checksum(payload))
+    return entries, items
 
 
-def _encode_tensor(record: Shared, plan: Plan, pool: ThreadPoolExecutor) -> list[bytes]:
-    n, shape = len(record.indices), sparse.matrix_shape(record.shape)
-    ranges = [blocks.block_range(plan, n, block) for block in range(blocks.block_count(plan, n))]
-    return list(pool.map(lambda part: blocks.encode(record.indices[part], plan, shape), ranges))
-
-
-def _one_dictionary(
-    plans: dict[str, Plan], counts: dict[str, Counts]
-) -> tuple[tuple[Code, ...], dict[str, Plan]]:
-    """Give all tensors the same code for indices, and those stored by gaps the same code for gaps."""
-    streams = {name: symbol_counts(plan, counts[name]) for name, plan in plans.items()}
-    codes: list[Code] = []
-
-    def common(which: list[NDArray[np.int64]]) -> Code | None:
-        code = shared_code(which, len(codes))
-        if code:
-            codes.append(code)
-        return code
-
-    index_code = common([indices for indices, _ in streams.values()])
-    gap_code = common([gap_counts for _, gap_counts in streams.values() if gap_counts is not None])
-    changed = {
-        name: replace(plan, index_code=index_code, gap_code=gap_code if plan.arrangement == "gaps" else None)
-        for name, plan in plans.items()
-    }
-    return tuple(codes), changed
-
-
-def _within_alphabets(shared: Mapping[str, Shared], plans: dict[str, Plan]) -> dict[str, Plan]:
-    """Turn to fixed widths once the alphabets of tables are more than a reader takes (many 16-bit gaps)."""
-    budget = layout.MAX_ALPHABETS - 2 * max(MAX_ENTRIES, 1 << gaps.WIDTHS[-1])  # less the network's two
-    kept: dict[str, Plan] = {}
-    for name, plan in plans.items():
-        budget += layout.PER_HEADER_BYTE * shared[name].codebook.nbytes
-        own = [code for code in (plan.index_code, plan.gap_code) if code and code.shared is None]
-        alphabets = sum(len(code.lengths) for code in own)
-        if alphabets > budget:
-            plan, alphabets = replace(plan, index_code=None, gap_code=None), 0
-        budget -= alphabets
-        kept[name] = plan
-    return kept
-
-
-def _payloads(records: Mapping[str, Record], coded: _Coded) -> Iterator[bytes | memoryview]:
-    for name, record in records.items():
-        if isinstance(record, Shared):
-            yield from coded.blocks[name]
-        elif isinstance(record, Raw):
-            step = BLOCK * dtypes.itemsize(record.dtype)
-            data = memoryview(record.data)
-            for start in range(0, len(data), step):
-                yield data[start : start + step]
-
-
-def _write(stream: IO[bytes], header: bytes, payloads: Iterator[bytes | memoryview]) -> int:
-    """Write the whole file; its size."""
-    front = layout.MAGIC + bytes([layout.VERSION]) + varint(len(header)) + header
-    size = stream.write(front + _checksum(front))
-    for payload in payloads:
-        size += stream.write(payload) + stream.write(_checksum(payload))
-    return size
+def _front(header: layout.Header, section: bytes) -> bytes:
+    """Everything before the blocks."""
+    coded = layout.code_header(layout.write_header(header)[0])
+    front = layout.MAGIC + bytes([layout.VERSION]) + coded
+    return front + _checksum(front) + (section + _checksum(section) if section else b"")
 
 
 def _checksum(data: bytes | memoryview) -> bytes:
     return zlib.crc32(data).to_bytes(4, "little")
 
 
-def _verify(written: Path, path: Path, records: Mapping[str, Record], threads: int | None) -> None:
-    with Archive(written, threads=threads, max_bytes=None) as archive:
-        if list(archive) != list(records):
-            raise VerificationError(f"{path}: expected the names that were written, got others")
-        for name, record in records.items():
-            if not same(archive.record(name), record):
+def _verify(
+    written: Path,
+    path: Path,
+    records: Mapping[str, Record],
+    base: Mapping[str, Record] | None,
+    extras: Mapping[str, bytes],
+    threads: int | None,
+) -> None:
+    with Archive(written, threads=threads, max_bytes=None, base=base) as archive:
+        if list(archive) != list(records) or archive.extras != extras:
+            raise VerificationError(f"{path}: expected the names and extras that were written, got others")
+        for name, record in archive.walk():
+            if not same(record, records[name]):
                 raise VerificationError(
                     f"{path}: {shown(name)}: expected the record that was written, got another"
                 )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dwindle import records
-from dwindle.code import plan as planning
 from dwindle.code.gaps import gap_counts
+from dwindle.code.plan import count
+from dwindle.code.streams import index_bits
 from dwindle.file import Archive, Ledger
 from dwindle.file.layout import SharedEntry
 
@@ -86,8 +87,8 @@ def total_row(rows: Sequence[LayerRow], book: Ledger) -> LayerRow:
 def _row(archive: Archive, book: Ledger, name: str, entry: SharedEntry) -> LayerRow:
     record = archive.resolved(name)
     assert isinstance(record, records.Shared)  # noqa: S101 (so its entry says)
-    counts = planning.count(record)
-    elements, width = records.elements(record), planning.index_bits(entry.plan.entries)
+    counts = count(record)
+    elements, width = records.elements(record), index_bits(entry.plan.entries)
     value, codebook = record.codebook.itemsize, record.codebook.nbytes
     survivors = elements if counts.zero is None else elements - int(counts.indices[counts.zero])
     gap_bits = None

@@ -1,0 +1,225 @@
+"""Records to the entries and blocks of a file."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwindle import dtypes
+from dwindle.code import blocks, exact
+from dwindle.code.compare import common_code
+from dwindle.code.plan import (
+    BLOCK,
+    CONTEXT_NANOSECONDS,
+    Coding,
+    Counts,
+    Plan,
+    book,
+    choose,
+    count,
+    symbol_counts,
+)
+from dwindle.code.streams import Code
+from dwindle.errors import shown
+from dwindle.file import layout
+from dwindle.records import Raw, Record, Shared, Tied, elements, resolve
+
+AHEAD = 1 << 26
+"""Bytes of tensors whose blocks are coded before those of the tensor in front are all done."""
+
+ENDS = 64
+"""Bytes at either end of a tensor by which equal ones are looked for before they are compared whole."""
+
+Payloads = list[bytes] | list[memoryview]
+Item = tuple[str, int, str, bytes]
+"""What the section of values takes: dtype, number of elements, class, bytes."""
+
+
+@dataclass
+class Encoder:
+    """Codes records one after the other, a few ahead of the one that is taken.
+
+    Attributes:
+        records: what is coded; each is asked for when it is its turn.
+        coding: how shared tensors are coded.
+        base: tensors that exact ones of the same name, dtype and shape are stored as differences from.
+        pool: workers that code blocks.
+        codes: code tables that several tensors use.
+    """
+
+    records: Mapping[str, Record]
+    coding: Coding
+    base: Mapping[str, Record]
+    pool: ThreadPoolExecutor
+    codes: tuple[Code, ...] = ()
+    _plans: dict[str, Plan] = field(default_factory=dict)
+    _contexts: dict[str, Payloads] = field(default_factory=dict)
+    _seen: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Choose a plan for every shared tensor."""
+        shared = {name: record for name, record in self.records.items() if isinstance(record, Shared)}
+        counts = dict(zip(shared, self.pool.map(count, shared.values()), strict=True))
+        chosen = self.pool.map(lambda name: choose(self.coding, counts[name]), shared)
+        found = dict(zip(shared, chosen, strict=True))
+        self._plans = {name: plan for name, (plan, _) in found.items()}
+        if self.coding.dictionary == "network":
+            self._one_dictionary(counts)
+        if self.coding.coder == "context":
+            self._plans = {name: Plan("context", plan.entries) for name, plan in self._plans.items()}
+        if self.coding.coder == "auto":
+            self._add_contexts(shared, {name: bits / 8 for name, (_, bits) in found.items()})
+
+    def entries(self) -> Iterator[tuple[str, layout.Entry, Payloads, Item | None]]:
+        """Name, entry, blocks, and what goes to the section of values, of each tensor in order."""
+        numbers = {name: number for number, name in enumerate(self.records)}
+        waiting: deque[tuple[str, Record, list[Future[bytes]]]] = deque()
+        ahead = 0
+        for name, record in self.records.items():
+            equal = self._equal(name, record)
+            if equal is not None:
+                waiting.append((name, equal, []))
+            else:
+                waiting.append((name, record, self._start(name, record)))
+                ahead += _size(record)
+            while ahead > AHEAD and len(waiting) > 1:
+                yield self._finish(numbers, *waiting[0])
+                ahead -= _size(waiting.popleft()[1])
+        while waiting:
+            yield self._finish(numbers, *waiting.popleft())
+
+    def _start(self, name: str, record: Record) -> list[Future[bytes]]:
+        """Begin to code the blocks of a tensor."""
+        if isinstance(record, Tied):
+            if isinstance(self.records.get(record.to, record), Tied):
+                raise ValueError(f"{shown(name)}: expected a tie to a tensor of its own, got {record.to!r}")
+            return []
+        if isinstance(record, Raw):
+            if self._small(name, record):
+                return []
+            base = self._base(name, record)
+            before = [None] * len(_cut(record)) if base is None else _cut(base)
+            return [
+                self.pool.submit(_encode_exact, part, record.dtype, old)
+                for part, old in zip(_cut(record), before, strict=True)
+            ]
+        if name in self._contexts:
+            return []
+        plan, values = self._plans[name], book(record)
+        numbers = range(blocks.block_count(plan, elements(record)))
+        return [
+            self.pool.submit(blocks.encode, record.indices, plan, values, record.shape, number)
+            for number in numbers
+        ]
+
+    def _finish(
+        self, numbers: Mapping[str, int], name: str, record: Record, coded: list[Future[bytes]]
+    ) -> tuple[str, layout.Entry, Payloads, Item | None]:
+        """Wait for the blocks of a tensor."""
+        if isinstance(record, Tied):
+            owner = self.records.get(name)
+            return name, layout.AliasEntry(numbers[record.to], isinstance(owner, Tied)), [], None
+        payloads = self._contexts.pop(name, None) or [block.result() for block in coded]
+        sizes = [len(block) for block in payloads]
+        if isinstance(record, Shared):
+            entry = layout.SharedEntry(record.dtype, record.shape, self._plans[name], sizes)
+            item = record.dtype, len(record.codebook), "codebook", record.codebook.tobytes()
+            return name, entry, payloads, item
+        if self._small(name, record):
+            leaf = name.rpartition(".")[2]
+            item = record.dtype, elements(record), leaf, bytes(record.data)
+            return name, layout.ExactEntry(record.dtype, record.shape, "small"), [], item
+        if self._base(name, record) is not None:
+            return name, layout.ExactEntry(record.dtype, record.shape, "based", sizes), payloads, None
+        if sum(sizes) < len(record.data):
+            return name, layout.ExactEntry(record.dtype, record.shape, "coded", sizes), payloads, None
+        return name, layout.ExactEntry(record.dtype, record.shape, "stored"), _cut(record), None
+
+    def _small(self, name: str, record: Raw) -> bool:
+        return elements(record) <= layout.SMALL and self._base(name, record) is None
+
+    def _base(self, name: str, record: Raw) -> Raw | None:
+        """The same tensor in the base, where it has one of the same dtype and shape."""
+        other = resolve(self.base, name) if name in self.base else None
+        if isinstance(other, Raw) and (other.dtype, other.shape) == (record.dtype, record.shape):
+            return other if record.data else None
+        return None
+
+    def _equal(self, name: str, record: Record) -> Tied | None:
+        """An earlier exact tensor of the same dtype, shape and bytes, if it is worth to point at it."""
+        if not isinstance(record, Raw) or self._small(name, record):
+            return None
+        ends = bytes(record.data[:ENDS]), bytes(record.data[-ENDS:])
+        candidates = self._seen.setdefault((record.dtype, record.shape, *ends), [])
+        for other in candidates:
+            owner = self.records[other]
+            if isinstance(owner, Raw) and owner.data == record.data:
+                return Tied(other)
+        candidates.append(name)
+        return None
+
+    def _one_dictionary(self, counts: Mapping[str, Counts]) -> None:
+        """Give all tensors the same code for indices, and those stored by gaps the same code for gaps."""
+        found = {name: symbol_counts(plan, counts[name]) for name, plan in self._plans.items()}
+        codes: list[Code] = []
+
+        def common(which: list[NDArray[np.int64]]) -> Code | None:
+            code = common_code(which, len(codes))
+            if code:
+                codes.append(code)
+            return code
+
+        index_code = common([indices for indices, _ in found.values()])
+        gap_code = common([gap_counts for _, gap_counts in found.values() if gap_counts is not None])
+        self.codes = tuple(codes)
+        self._plans = {
+            name: replace(
+                plan, index_code=index_code, gap_code=gap_code if plan.arrangement == "gaps" else None
+            )
+            for name, plan in self._plans.items()
+        }
+
+    def _add_contexts(self, shared: Mapping[str, Shared], static: Mapping[str, float]) -> None:
+        """Code by context those tensors that gain most for the time it takes to decode them."""
+        budget = self.coding.decode_seconds
+        costs = {name: elements(record) * CONTEXT_NANOSECONDS / 1e9 for name, record in shared.items()}
+        coded = {
+            name: self._encode_context(record) for name, record in shared.items() if costs[name] <= budget
+        }
+        gains = {name: static[name] - sum(map(len, blocks)) for name, blocks in coded.items()}
+        for name in sorted(coded, key=lambda name: -gains[name] / max(costs[name], 1e-9)):
+            if gains[name] > 0 and costs[name] <= budget:
+                budget -= costs[name]
+                self._plans[name] = Plan("context", self._plans[name].entries)
+                self._contexts[name] = coded[name]
+
+    def _encode_context(self, record: Shared) -> Payloads:
+        plan, values = Plan("context", len(record.codebook)), book(record)
+        numbers = range(blocks.block_count(plan, elements(record)))
+
+        def encode(number: int) -> bytes:
+            return blocks.encode(record.indices, plan, values, record.shape, number)
+
+        return list(self.pool.map(encode, numbers))
+
+
+def _cut(record: Raw) -> list[memoryview]:
+    """The bytes of each block of a tensor."""
+    data, step = memoryview(record.data), BLOCK * dtypes.itemsize(record.dtype)
+    return [data[start : start + step] for start in range(0, len(data), step)]
+
+
+def _encode_exact(data: memoryview, dtype: str, base: memoryview | None) -> bytes:
+    if base is None:
+        return exact.encode(data, dtype)
+    return zlib.crc32(base).to_bytes(4, "little") + exact.encode(data, dtype, base)
+
+
+def _size(record: Record) -> int:
+    return 0 if isinstance(record, Tied) else elements(record) * dtypes.itemsize(record.dtype)
