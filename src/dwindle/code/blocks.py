@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from dwindle.code import bits, gaps, huffman, sparse
 from dwindle.code.cursor import Cursor, varint
+from dwindle.code.parts import Part
 from dwindle.code.plan import BLOCK, Code, Plan, index_bits
 from dwindle.errors import CorruptError
 from dwindle.records import index_dtype
 
 Symbols = NDArray[np.unsignedinteger[Any]]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A named run of bytes: `indices`, `gaps`, `pointers`, `places` or `counts`."""
-
-    kind: str
-    size: int
 
 
 def block_count(plan: Plan, elements: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dwindle.code import entropy
-from dwindle.code.blocks import Part
+from dwindle.code.parts import Part
 from dwindle.code.plan import Plan, count, symbol_counts
 from dwindle.file import layout
 from dwindle.file.reader import CHECKSUM, Archive
