@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dwindle import records
 from dwindle.code import blocks, sparse
 from dwindle.code.cursor import Cursor
+from dwindle.code.parts import Part
 from dwindle.errors import (
     ChecksumError,
     CorruptError,
@@ -129,7 +130,7 @@ class Archive(Mapping[str, NDArray[Any]]):
         assert not isinstance(record, Tied)  # noqa: S101 (the header was refused if a tie led to a tie)
         return record
 
-    def decode_shared(self, name: str, entry: layout.SharedEntry) -> tuple[Shared, list[blocks.Part]]:
+    def decode_shared(self, name: str, entry: layout.SharedEntry) -> tuple[Shared, list[Part]]:
         """A shared record, and what the bytes of its blocks were.
 
         Raises:
@@ -139,7 +140,7 @@ class Archive(Mapping[str, NDArray[Any]]):
         indices = np.empty(n, records.index_dtype(entry.plan.entries))
         shape = sparse.matrix_shape(entry.shape)
 
-        def decode(number: int) -> list[blocks.Part]:
+        def decode(number: int) -> list[Part]:
             out = indices[blocks.block_range(entry.plan, n, number)]
             return blocks.decode(self._block(self.extents[name][number]), entry.plan, shape, out)
 
