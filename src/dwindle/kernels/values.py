@@ -1,0 +1,201 @@
+"""Small tensors and codebooks, bit by bit from the top, each element predicted from those before it.
+
+Every element has four predictions of its next bit. One knows what values of its class begin like; the others
+each follow one guess of the whole element: the element before, the line through the last two, and the line
+through the two before the last (which a single value out of line does not disturb). A guess is followed as long
+as it is near: it *agrees* with the bits so far, or is just *under* or *over* them (100.. after 011.. was guessed),
+or else is *far*. The predictions are mixed in the logistic domain as in `kernels.text`. The lower bits, which no
+guess reaches as a rule, have a single prediction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dwindle.kernels.arithmetic import (
+    FRESH,
+    WHOLE,
+    adapted,
+    chance,
+    decode_bit,
+    encode_bit,
+    finish,
+    first_code,
+    squash,
+    stretch,
+)
+
+CLASSES = 16
+"""Kinds of items that are told apart."""
+
+PLAIN, FLOAT32, BFLOAT16 = 0, 1, 2
+"""How guesses continue a line: on the order of the bit patterns, or on the values."""
+
+GUESSES = 3
+AGREES, UNDER, OVER, FAR = 0, 1, 2, 3
+
+_TREE = 15  # upper bits predicted by those before them
+_MIXED = 20  # upper bits with all predictions
+_SLOTS = 1 << 16
+_FIRST = np.int64(26000)
+_RATE = np.int64(14)
+_LIMIT = np.uint64(60)
+_LIMIT_LOW = np.uint64(400)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@njit(cache=True, nogil=True)
+def _key(pattern: np.uint64, width: np.uint64, floats: bool) -> Any:
+    """A number in the order of the values."""
+    top = _ONE << (width - _ONE)
+    mask = top | (top - _ONE)
+    if floats and pattern & top:
+        return ~pattern & mask
+    return (pattern ^ top) & mask
+
+
+@njit(cache=True, nogil=True)
+def _pattern(key: np.uint64, width: np.uint64, floats: bool) -> Any:
+    """Undo `_key`."""
+    top = _ONE << (width - _ONE)
+    mask = top | (top - _ONE)
+    if floats and not key & top:
+        return ~key & mask
+    return (key ^ top) & mask
+
+
+@njit(cache=True, nogil=True)
+def _line(
+    near: np.uint64,
+    far: np.uint64,
+    ahead: np.uint64,
+    width: np.uint64,
+    kind: np.uint64,
+    floats: bool,
+    words: NDArray[np.uint32],
+    values: NDArray[np.float32],
+) -> Any:
+    """The pattern `ahead` steps after `near` on the line from `far`, one step before."""
+    if kind == np.uint64(PLAIN):
+        start, before = _key(near, width, floats), _key(far, width, floats)
+        mask = _ONE << (width - _ONE) | ((_ONE << (width - _ONE)) - _ONE)
+        return _pattern((start + ahead * (start - before)) & mask, width, floats)
+    shift = np.uint64(16) if kind == np.uint64(BFLOAT16) else _ZERO
+    words[0], words[1] = np.uint32(near << shift), np.uint32(far << shift)
+    # Both products are exact in double precision, so there is one rounding, fused or not.
+    value = np.float64(ahead + _ONE) * np.float64(values[0]) - np.float64(ahead) * np.float64(values[1])
+    values[2] = np.float32(value)
+    if values[2] != values[2]:
+        return _ZERO
+    return np.uint64(words[2]) >> shift
+
+
+@njit(cache=True, nogil=True)
+def run(
+    elements: NDArray[np.uint64],
+    items: NDArray[np.uint64],
+    stream: NDArray[np.uint8],
+    decoding: bool,
+    used: NDArray[np.uint32],
+) -> Any:
+    """Code the elements of all items, one after the other.
+
+    Args:
+        elements: bit patterns, read or, when decoding, written.
+        items: of each its number of elements, their width in bits, their class, how lines are continued, and
+            whether patterns are those of floats; shape (m, 5).
+        stream: the coded bytes: written, or read; any bytes are safe.
+        decoding: which of the two.
+        used: bytes of the stream reached at the end of each item, shape (m,).
+
+    Returns:
+        Bytes of the stream; when decoding, those looked at, which may be more than there are.
+    """
+    starts = np.full(_SLOTS, FRESH, np.uint32)
+    follows = np.full((GUESSES, CLASSES, _MIXED, 4, 2), FRESH, np.uint32)
+    lows = np.full((CLASSES, 64, 2, 3), FRESH, np.uint32)
+    weights = np.full((CLASSES, _MIXED, 4, GUESSES + 1), _FIRST, np.int64)
+    guesses = np.zeros(GUESSES, np.uint64)
+    states = np.zeros(GUESSES, np.uint64)
+    foretold = np.zeros(GUESSES, np.uint64)
+    odds = np.zeros(GUESSES + 1, np.int64)
+    words = np.zeros(3, np.uint32)
+    values = words.view(np.float32)
+    low, span, at = _ZERO, WHOLE, _ZERO
+    code = _ZERO
+    if decoding:
+        code, at = first_code(stream), np.uint64(8)
+    position = _ZERO
+    for item in range(np.uint64(len(items))):
+        count, width, group, kind = items[item, 0], items[item, 1], items[item, 2], items[item, 3]
+        floats = items[item, 4] != _ZERO
+        x1 = x2 = x3 = _ZERO
+        zeros = _ZERO  # how many bits at the end were zero in all elements but zeros so far, at least
+        for i in range(count):
+            guesses[0] = x1
+            guesses[1] = _line(x1, x2, _ONE, width, kind, floats, words, values)
+            guesses[2] = _line(x2, x3, np.uint64(2), width, kind, floats, words, values)
+            states[:] = np.uint64(AGREES)
+            first = _ONE if i == _ZERO else _ZERO
+            value = elements[position] if not decoding else _ZERO
+            done = _ZERO
+            for depth in range(width):
+                for g in range(np.uint64(GUESSES)):
+                    foretold[g] = guesses[g] >> (width - _ONE - depth) & _ONE
+                mixed = depth < np.uint64(_MIXED)
+                tail = np.uint64(2) if states[1] == np.uint64(AGREES) else _ZERO
+                slot = _ZERO
+                row = states[1]
+                if mixed:
+                    if depth < np.uint64(_TREE):
+                        slot = (done | _ONE << depth) + (group << np.uint64(24)) + (first << np.uint64(28))
+                    else:
+                        slot = depth + (group << np.uint64(24)) + (_ONE << np.uint64(29))
+                    slot = slot * _MIX >> np.uint64(48)
+                    odds[GUESSES] = stretch(chance(starts[slot]))
+                    total = weights[group, depth, row, GUESSES] * odds[GUESSES]
+                    for g in range(np.uint64(GUESSES)):
+                        odds[g] = stretch(chance(follows[g, group, depth, states[g], foretold[g]]))
+                        total += weights[group, depth, row, g] * odds[g]
+                    p = squash(total >> np.int64(16))
+                else:
+                    tail = tail | foretold[1] if tail else tail
+                    tail = tail - _ONE if tail else tail
+                    p = chance(lows[group, depth, zeros, tail])
+                if decoding:
+                    bit, code, span, at = decode_bit(stream, code, span, at, p)
+                else:
+                    bit = value >> (width - _ONE - depth) & _ONE
+                    low, span, at = encode_bit(stream, low, span, at, p, bit)
+                if mixed:
+                    error = (np.int64(bit) << np.int64(16)) - np.int64(p)
+                    weights[group, depth, row, GUESSES] += odds[GUESSES] * error >> _RATE
+                    starts[slot] = adapted(starts[slot], bit, _LIMIT)
+                    for g in range(np.uint64(GUESSES)):
+                        weights[group, depth, row, g] += odds[g] * error >> _RATE
+                        old = follows[g, group, depth, states[g], foretold[g]]
+                        follows[g, group, depth, states[g], foretold[g]] = adapted(old, bit, _LIMIT)
+                else:
+                    lows[group, depth, zeros, tail] = adapted(lows[group, depth, zeros, tail], bit, _LIMIT_LOW)
+                for g in range(np.uint64(GUESSES)):
+                    if states[g] == np.uint64(AGREES):
+                        if bit != foretold[g]:
+                            states[g] = np.uint64(UNDER) if bit else np.uint64(OVER)
+                    elif states[g] != np.uint64(FAR):
+                        wanted = _ZERO if states[g] == np.uint64(UNDER) else _ONE
+                        if bit != wanted or foretold[g] == wanted:
+                            states[g] = np.uint64(FAR)
+                done = done << _ONE | bit
+            if decoding:
+                elements[position] = done
+            x3, x2, x1 = x2, x1, done
+            position += _ONE
+        used[item] = min(at, np.uint64(len(stream)))
+    if decoding:
+        return at
+    return finish(stream, low, span, at)
