@@ -125,6 +125,7 @@ def decode(data: memoryview, count: int, code: Code | None, width: int, dtype: D
     return rans.decode(data, count, table, wide)
 
 
+@lru_cache(maxsize=64)
 def _numbers(code: Code) -> NDArray[Any]:
     """The code lengths or frequencies of a code, shape (alphabet,)."""
     read = lengths.read_lengths if code.kind == "huffman" else rans.read_frequencies
