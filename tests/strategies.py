@@ -16,7 +16,7 @@ from dwindle.records import Raw, Record, Shared, Tied, index_dtype
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=7)
 names = st.one_of(
     st.sampled_from(["fc1.weight", "fc1.bias", "fc2.weight", "größe", "重み", "a\nb", ""]),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name[:1] != "\0"),
 )
 metadata = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), names, max_size=3)
 codings = st.builds(

@@ -6,23 +6,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strategies as make
-from dwindle.code import blocks, sparse
-from dwindle.code.plan import ARRANGEMENTS, BLOCK, Code, Coding, Plan, choose, count
+from dwindle.code import blocks, streams
+from dwindle.code.plan import ARRANGEMENTS, BLOCK, Book, Coding, Plan, book, choose, count
 from dwindle.errors import CorruptError
 
 
 def decode(data, plan, record):
     out = np.empty_like(record.indices)
-    return out, blocks.decode(memoryview(data), plan, sparse.matrix_shape(record.shape), out)
+    return out, blocks.decode(memoryview(data), plan, book(record), record.shape, 0, out)
 
 
 @given(make.shareds(), make.codings)
 @settings(max_examples=80, deadline=None)
 def test_any_block(record, coding):
-    plan = choose(record, coding, count(record))
+    plan, _ = choose(coding, count(record))
     if not blocks.block_count(plan, len(record.indices)):
         return
-    data = blocks.encode(record.indices, plan, sparse.matrix_shape(record.shape))
+    data = blocks.encode(record.indices, plan, book(record), record.shape, 0)
     out, parts = decode(data, plan, record)
     assert np.array_equal(out, record.indices)
     assert sum(part.size for part in parts) == len(data)
@@ -37,12 +37,13 @@ def test_any_block(record, coding):
 @settings(max_examples=300, deadline=None)
 def test_any_bytes(data, arrangement, coded, width):
     """Whatever the bytes, the result is an error or indices within the codebook."""
-    code = Code(np.array([2, 2, 2, 3, 3], np.uint8)) if coded and arrangement in ("dense", "gaps") else None
-    zero = None if arrangement == "dense" else 0
-    plan = Plan(arrangement, 3, zero, width if arrangement == "gaps" else 0, code, code)
+    able = coded and arrangement in ("dense", "gaps")
+    code = streams.huffman_code(np.array([2, 2, 2, 1, 1])) if able else None
+    plan = Plan(arrangement, 3, width if arrangement == "gaps" else 0, code, code)
+    values = Book(np.array([0, 1, 2], "<f4"), "float32")
     out = np.full(24, 99, np.uint8)
     try:
-        parts = blocks.decode(memoryview(data), plan, (4, 6), out)
+        parts = blocks.decode(memoryview(data), plan, values, (4, 6), 0, out)
     except CorruptError:
         return
     assert int(out.max()) < 3
@@ -54,8 +55,8 @@ def test_parts_by_arrangement():
     kinds = {}
     for arrangement in ARRANGEMENTS:
         gap_bits = 4 if arrangement == "gaps" else 0
-        plan = Plan(arrangement, 8, None if arrangement == "dense" else 0, gap_bits)
-        out, parts = decode(blocks.encode(record.indices, plan, (20, 30)), plan, record)
+        plan = Plan(arrangement, 8, gap_bits)
+        out, parts = decode(blocks.encode(record.indices, plan, book(record), (20, 30), 0), plan, record)
         assert np.array_equal(out, record.indices)
         kinds[arrangement] = [part.kind for part in parts]
     matrix = ["counts", "pointers", "places", "indices"]
@@ -64,11 +65,12 @@ def test_parts_by_arrangement():
         "gaps": ["counts", "gaps", "indices"],
         "csr": matrix,
         "csc": matrix,
+        "context": ["indices"],
     }
 
 
 def test_where_tensors_are_cut():
-    dense, csr = Plan("dense", 2), Plan("csr", 2, 0)
+    dense, csr = Plan("dense", 2), Plan("csr", 2)
     sizes = {0: 0, 1: 1, BLOCK: 1, BLOCK + 1: 2, 3 * BLOCK: 3}
     assert {n: blocks.block_count(dense, n) for n in sizes} == sizes
     assert [blocks.block_count(csr, n) for n in (0, 1, 3 * BLOCK)] == [0, 1, 1]
@@ -78,5 +80,5 @@ def test_where_tensors_are_cut():
 
 def test_coding_is_what_a_user_asked():
     record = make.pruned((50, 60), 8, 0.1)
-    plan = choose(record, Coding("fixed", gap_bits=4), count(record))
+    plan, _ = choose(Coding("fixed", gap_bits=4), count(record))
     assert (plan.arrangement, plan.gap_bits, plan.gap_code) == ("gaps", 4, None)

@@ -5,20 +5,23 @@ import pytest
 from hypothesis import given, settings
 
 import strategies as make
-from dwindle.code import blocks, plan, sparse
-from dwindle.code.plan import Coding, choose, count
+from dwindle import dtypes
+from dwindle.code import blocks, plan, streams
+from dwindle.code.compare import common_code
+from dwindle.code.plan import Coding, book, choose, count
 
 
 def size(record, chosen):
     """Bytes of the blocks and their code tables under a plan."""
-    elements, shape = len(record.indices), sparse.matrix_shape(record.shape)
-    parts = [blocks.block_range(chosen, elements, b) for b in range(blocks.block_count(chosen, elements))]
-    tables = sum(code.table_bytes for code in (chosen.index_code, chosen.gap_code) if code)
-    return tables + sum(len(blocks.encode(record.indices[part], chosen, shape)) for part in parts)
+    tables = sum(len(code.table) for code in (chosen.index_code, chosen.gap_code) if code)
+    numbers = range(blocks.block_count(chosen, len(record.indices)))
+    return tables + sum(
+        len(blocks.encode(record.indices, chosen, book(record), record.shape, number)) for number in numbers
+    )
 
 
-def chosen(record, **coding):
-    return choose(record, Coding(**coding), count(record))
+def chosen(record, coder="huffman", **coding):
+    return choose(Coding(coder, **coding), count(record))[0]
 
 
 @given(make.shareds())
@@ -58,7 +61,7 @@ def test_tensors_without_zeros_are_dense(coder, codebook):
 @pytest.mark.parametrize("coder", ["csr", "csc"])
 def test_matrices_when_asked(coder):
     matrix = chosen(make.pruned((20, 30)), coder=coder)
-    assert (matrix.arrangement, matrix.zero, matrix.index_code) == (coder, 0, None)
+    assert (matrix.arrangement, matrix.index_code) == (coder, None)
 
 
 def test_huffman_codes_only_where_they_pay():
@@ -68,7 +71,8 @@ def test_huffman_codes_only_where_they_pay():
 
 
 def test_large_alphabets_get_no_code():
-    record = make.shared(np.arange(plan.HUFFMAN_SYMBOLS + 1).repeat(3), np.arange(plan.HUFFMAN_SYMBOLS + 1))
+    entries = streams.MOST_CODED + 1
+    record = make.shared(np.arange(entries).repeat(3), np.arange(entries))
     assert chosen(record).index_code is None
 
 
@@ -76,7 +80,7 @@ def test_large_alphabets_get_no_code():
     ("entries", "bits"), [(0, 0), (1, 0), (2, 1), (3, 2), (32, 5), (33, 6), (256, 8), (1 << 16, 16)]
 )
 def test_index_bits(entries, bits):
-    assert plan.index_bits(entries) == bits
+    assert streams.index_bits(entries) == bits
 
 
 @pytest.mark.parametrize("bad", [{"coder": "zip"}, {"gap_bits": 0}, {"gap_bits": 17}, {"dictionary": "all"}])
@@ -86,16 +90,34 @@ def test_codings_that_do_not_exist(bad):
 
 
 def test_one_code_for_several_streams():
-    shared = plan.shared_code([np.array([9, 1]), np.array([0, 1, 1])], 4)
-    assert (shared.lengths.tolist(), shared.shared) == ([1, 2, 2], 4)
-    assert plan.shared_code([], 0) is None
-    assert plan.shared_code([np.zeros(3, np.int64)], 0) is None
+    shared = common_code([np.array([9, 1]), np.array([0, 1, 1])], 4)
+    assert (streams._numbers(shared).tolist(), shared.shared) == ([1, 2, 2], 4)
+    assert common_code([], 0) is None
+    assert common_code([np.zeros(3, np.int64)], 0) is None
 
 
 def test_few_decoding_tables_are_kept():
     """A table takes far more memory than its description."""
-    codes = [plan.Code(np.array([1, 1], np.uint8)) for _ in range(100)]
-    assert codes[0].table is codes[0].table
+    codes = [streams.huffman_code(np.array([1, 1])) for _ in range(100)]
+    assert codes[0].decoder is codes[0].decoder
     for code in codes:
-        assert code.table.highest == 1
-    assert plan._table.cache_info().currsize <= 64
+        assert code.decoder.highest == 1
+    assert streams._decoder.cache_info().currsize <= 64
+
+
+@pytest.mark.parametrize("coder", ["huffman", "rans"])
+def test_bits_are_counted_as_they_are_coded(coder):
+    for record in (make.pruned((200, 300), 32, 0.2), make.shared([0, 1, 1, 3] * 9000, [1.0, 2.0, 3.0, 4.0])):
+        found, bits = choose(Coding(coder), count(record))
+        assert abs(size(record, found) - bits / 8) < 80
+
+
+@given(make.shareds())
+@settings(max_examples=60, deadline=None)
+def test_ranks_are_the_order_of_the_values(record):
+    found = book(record)
+    assert sorted(found.ranks.tolist()) == list(range(len(record.codebook)))
+    values = dtypes.to_float(record.codebook, record.dtype)
+    order = values[np.argsort(found.ranks)]
+    finite = order[~np.isnan(order)]
+    assert (finite[1:] >= finite[:-1]).all()

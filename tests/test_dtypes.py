@@ -76,7 +76,15 @@ def test_wide_floats_are_not_copied(name):
 
 @pytest.mark.parametrize("name", sorted(set(dtypes.STORAGE) - set(dtypes.SHAREABLE)))
 def test_what_is_no_shareable_float_is_refused(name):
-    with pytest.raises(ValueError, match=f"got {name}"):
-        dtypes.to_float(np.zeros(1, dtypes.STORAGE[name]), name)
+    if name not in dtypes.FLOAT8:
+        with pytest.raises(ValueError, match=f"got {name}"):
+            dtypes.to_float(np.zeros(1, dtypes.STORAGE[name]), name)
     with pytest.raises(ValueError, match=f"got {name}"):
         dtypes.from_float(np.zeros(1, np.float32), name)
+
+
+@pytest.mark.parametrize("name", dtypes.FLOAT8)
+def test_all_8_bit_floats_are_those_of_torch(name):
+    bits = np.arange(256, dtype=np.uint8)
+    expected = torch.from_numpy(bits).view(getattr(torch, name)).float().numpy()
+    assert np.array_equal(dtypes.to_float(bits, name), expected, equal_nan=True)

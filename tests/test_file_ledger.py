@@ -35,17 +35,19 @@ def test_lines_add_up_and_bounds_hold(records, coding):
     keys = [(line.tensor, line.part) for line in result.lines]
     assert len(set(keys)) == len(keys)
     for line in result.lines:
-        assert line.bound is None or line.bound <= line.size + 1e-9
+        # Only a coder that looks at neighbours may go under the bound.
+        under = coding.coder in ("auto", "context")
+        assert line.bound is None or under or line.bound <= line.size + 1e-9
         assert (line.bound is not None) == (line.part in ("indices", "gaps"))
-    if "" not in records:
-        assert sum(tensor.size for tensor in result.tensors) + result.size("") == result.file_size
+    of_file = sum(line.size for line in result.lines if line.tensor is None)
+    assert sum(tensor.size for tensor in result.tensors) + of_file == result.file_size
     json.dumps(result.to_json())
 
 
 LENET = {"fc1": (300, 784, 0.08), "fc2": (100, 300, 0.09), "fc3": (10, 100, 0.26)}
 
 
-@pytest.mark.parametrize("coding", [Coding(), Coding(gap_bits=5), Coding(dictionary="network")])
+@pytest.mark.parametrize("coding", [Coding("huffman"), Coding("huffman", gap_bits=5), Coding("huffman", dictionary="network"), Coding()])
 def test_the_overhead_of_lenet_300_100(tmp_path, coding):
     records: dict[str, Record] = {}
     for seed, (name, (rows, columns, density)) in enumerate(LENET.items()):
@@ -55,10 +57,10 @@ def test_the_overhead_of_lenet_300_100(tmp_path, coding):
     assert result.overhead <= 300
     assert result.original == 4 * 266_610
     assert result.rate == result.original / result.file_size
-    codes = sum(result.size(part=part) for part in ("indices", "gaps", "codebook", "raw"))
+    codes = sum(result.size(part=part) for part in ("indices", "gaps", "codebook", "values"))
     assert codes + result.overhead == result.file_size
-    assert result.size(part="raw") == 4 * 410
-    assert result.size(part="codebook") == 3 * 4 * 64
+    assert result.size(part="values") < 20  # all of them zero
+    assert result.size(part="codebook") < 3 * 4 * 64
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -70,7 +72,7 @@ def test_what_it_says_of_a_tensor(tmp_path, coder):
     assert (weight.dtype, weight.shape, weight.entries, weight.original) == ("float32", (100, 90), 16, 36000)
     assert weight.survivors == np.count_nonzero(record.indices)
     assert (again.coding, again.original, again.survivors) == ("tied to w", 0, None)
-    assert (exact.coding, exact.original, exact.entries) == ("raw", 24, None)
+    assert (exact.coding, exact.original, exact.entries) == ("small", 24, None)
     assert again.size == result.size("again", "header") > 0
     assert weight.size == result.size("w") == sum(line.size for line in result.lines if line.tensor == "w")
     if coder in ("csr", "csc"):

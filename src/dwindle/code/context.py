@@ -97,7 +97,7 @@ def _run(
     size = _kernel(found, start, shape, entries, centre, zero, mode, out, False)
     if size > len(out):
         out = np.empty(size, np.uint8)
-        _kernel(found, start, shape, entries, centre, zero, mode, out, False)
+        size = _kernel(found, start, shape, entries, centre, zero, mode, out, False)
     return out[:size].tobytes()
 
 

@@ -46,7 +46,8 @@ class Coding:
             `auto`: for each tensor the smallest of context, rANS and Huffman, as far as the time to decode
             allows.
         gap_bits: width of a gap, 1 to 16; None takes the width that gives the fewest bytes.
-        dictionary: one Huffman code per `layer`, or one for the whole `network` (with `huffman` only).
+        dictionary: one Huffman code per `layer`, or one for the whole `network`, which other coders
+            do not have.
         decode_seconds: what `auto` may spend on decoding all tensors, reckoned for one core at
             `CONTEXT_NANOSECONDS` an element; tensors that gain most for their time are coded by context.
     """
@@ -63,8 +64,6 @@ class Coding:
             raise ValueError(f"expected gap bits of 1 to 16, got {self.gap_bits}")
         if self.dictionary not in ("layer", "network"):
             raise ValueError(f"expected a dictionary per layer or network, got {self.dictionary}")
-        if self.dictionary == "network" and self.coder != "huffman":
-            raise ValueError(f"expected the coder huffman for one dictionary, got {self.coder}")
         if not self.decode_seconds >= 0:
             raise ValueError(f"expected at least 0 seconds to decode, got {self.decode_seconds}")
 

@@ -44,7 +44,7 @@ def encode(items: Sequence[Item]) -> bytes:
     size = int(kernels.run(elements, table, out, False, used))
     if size > len(out):
         out = np.empty(size, np.uint8)
-        kernels.run(elements, table, out, False, used)
+        size = int(kernels.run(elements, table, out, False, used))
     return out[:size].tobytes()
 
 

@@ -69,7 +69,7 @@ class Encoder:
         chosen = self.pool.map(lambda name: choose(self.coding, counts[name]), shared)
         found = dict(zip(shared, chosen, strict=True))
         self._plans = {name: plan for name, (plan, _) in found.items()}
-        if self.coding.dictionary == "network":
+        if self.coding.coder == "huffman" and self.coding.dictionary == "network":
             self._one_dictionary(counts)
         if self.coding.coder == "context":
             self._plans = {name: Plan("context", plan.entries) for name, plan in self._plans.items()}

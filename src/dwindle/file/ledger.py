@@ -163,7 +163,7 @@ def _front_lines(archive: Archive) -> list[Line]:
 def _values_lines(archive: Archive) -> list[Line]:
     """The section of values, each codebook and small tensor at what the model spent on it."""
     found = layout.values_of(archive.header)
-    if not found:
+    if not archive.header.values_size:
         return []
     section = memoryview(archive.data)[archive.front.end :][: archive.header.values_size]
     spent = values.spans(section, [(dtype, count, leaf) for _, dtype, count, leaf in found])

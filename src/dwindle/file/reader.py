@@ -155,14 +155,10 @@ class Archive(Mapping[str, NDArray[Any]]):
             FileError: if their bytes are damaged.
         """
         found = layout.values_of(self.header)
-        with _naming(self.path):
-            if not found:
-                if self.header.values_size:
-                    raise CorruptError("expected no section of values, got one")
-                return {}
-            section = self._block(Extent(self.front.end, self.header.values_size))
-            outlines = [(dtype, count, leaf) for _, dtype, count, leaf in found]
-            decoded = values.decode(section, outlines)
+        size = self.header.values_size
+        with self.naming():
+            section = self._block(Extent(self.front.end, size)) if size else memoryview(b"")
+            decoded = values.decode(section, [(dtype, count, leaf) for _, dtype, count, leaf in found])
         return {name: memoryview(data) for (name, *_), data in zip(found, decoded, strict=True)}
 
     def record(self, name: str) -> Record:

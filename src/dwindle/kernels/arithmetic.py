@@ -1,19 +1,20 @@
 """A binary range coder, adaptive probabilities, and logistic mixing, all in whole numbers.
 
-The coder (G. N. N. Martin, "Range encoding", 1979, with the carries of D. Subbotin's and P. Mahoney's coders left
-to the bytes already written) narrows an interval [low, low + span) of 64-bit numbers. A bit whose probability
-of being 1 is p / 2**16 takes the lower part, `(span >> 16) * p` wide, when it is 1 and the rest when it is 0.
-Whenever span falls under 2**32 the upper 32 bits of low are written, highest byte first, and both are shifted
-left by 32. The end is the number inside the last interval with the most zero bytes at its end, and no zero byte
-is stored after the last one that is not zero: a reader takes all bytes after the end for zeros.
+The coder (G. N. N. Martin, "Range encoding", 1979; carries go back into the bytes already written) narrows an
+interval [low, low + span) of 64-bit numbers. A bit whose probability of being 1 is p / 2**16 takes the lower
+part, `(span >> 16) * p` wide, when it is 1 and the rest when it is 0. Whenever span falls under 2**32 the
+upper 32 bits of low are written, highest byte first, and both are shifted left by 32. The end is the least
+number inside the last interval with the most zero bytes at its end, and no zero byte is stored after the last
+one that is not zero: a reader takes all bytes after the end for zeros.
 
-State travels in three uint64 values that the caller keeps in local variables: `low` (`code` when decoding), `span`
-and `at`, the next byte. It begins as 0, `WHOLE`, 0, and for decoding as `first_code(data)`, `WHOLE`, 8.
+State travels in three uint64 values that the caller keeps in local variables: `low` (`code` when decoding),
+`span` and `at`, the next byte. It begins as 0, `WHOLE`, 0; for decoding as `first_code(data)`, `WHOLE`, 8.
 
 An adaptive probability is a uint32: 22 bits of probability over 10 bits of how often it was updated. It moves
 towards each bit by 1 / (updates + 1.5) of the way, updates counted up to a limit: a mean at first, later a
 window. Mixing weighs predictions in the logistic domain (M. Mahoney, "Adaptive Weighing of Context Models for
-Lossless Data Compression", 2005): `STRETCH` maps probabilities to logarithms of odds in steps of 1/256, `SQUASH` back.
+Lossless Data Compression", 2005): `STRETCH` maps probabilities to logarithms of odds in steps of 1/256, and
+`SQUASH` maps them back.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ _TEN = np.uint64(10)
 def _squash_table() -> NDArray[np.uint16]:
     """Probability of 1 in 2**-16, for log odds (i - DOMAIN) / 256.
 
-    Powers of e**(1/256) in fixed point: E(0) = 2**64, E(k + 1) = E(k) * R >> 64 with R = floor(e**(1/256) * 2**64);
-    entry DOMAIN + k is min(65535, (E(k) << 16) // (E(k) + 2**64)), and entry DOMAIN - k is 65536 less that.
+    Powers of e**(1/256) in fixed point: E(0) = 2**64, E(k + 1) = E(k) * R >> 64, R = floor(e**(1/256) 2**64).
+    Entry DOMAIN + k is min(65535, (E(k) << 16) // (E(k) + 2**64)), and entry DOMAIN - k is 65536 less that.
     """
     one, ratio = 1 << 64, 18518942588666869714
     power, upper = one, []
@@ -58,7 +59,7 @@ def _squash_table() -> NDArray[np.uint16]:
 
 
 def _stretch_table(squash: NDArray[np.uint16]) -> NDArray[np.int16]:
-    """Log odds in steps of 1/256 of the probability (16 i + 8) / 2**16: the least that `squash` maps to no less."""
+    """Log odds in steps of 1/256, by i: the least that `squash` maps to at least (16 i + 8) / 2**16."""
     least = np.searchsorted(squash, 16 * np.arange(4096) + 8)
     return (least - DOMAIN).astype(np.int16)
 
@@ -260,7 +261,6 @@ def stretch(p: np.uint64) -> Any:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def squash(odds: np.int64) -> Any:
-    """Probability in 2**-16, 1 to 65535, of a logarithm of odds (int64) in steps of 1/256, clipped to DOMAIN."""
-    return np.uint64(
-        SQUASH[np.uint64(min(max(odds, np.int64(-DOMAIN)), np.int64(DOMAIN)) + np.int64(DOMAIN))]
-    )
+    """Probability in 2**-16, 1 to 65535, of log odds (int64) in steps of 1/256, clipped to DOMAIN."""
+    clipped = min(max(odds, np.int64(-DOMAIN)), np.int64(DOMAIN))
+    return np.uint64(SQUASH[np.uint64(clipped + np.int64(DOMAIN))])

@@ -118,7 +118,7 @@ def run(
     """
     starts = np.full(_SLOTS, FRESH, np.uint32)
     follows = np.full((GUESSES, CLASSES, _MIXED, 4, 2), FRESH, np.uint32)
-    lows = np.full((CLASSES, 64, 2, 3), FRESH, np.uint32)
+    lows = np.full((CLASSES, 64, 3), FRESH, np.uint32)
     weights = np.full((CLASSES, _MIXED, 4, GUESSES + 1), _FIRST, np.int64)
     guesses = np.zeros(GUESSES, np.uint64)
     states = np.zeros(GUESSES, np.uint64)
@@ -135,7 +135,6 @@ def run(
         count, width, group, kind = items[item, 0], items[item, 1], items[item, 2], items[item, 3]
         floats = items[item, 4] != _ZERO
         x1 = x2 = x3 = _ZERO
-        zeros = _ZERO  # how many bits at the end were zero in all elements but zeros so far, at least
         for i in range(count):
             guesses[0] = x1
             guesses[1] = _line(x1, x2, _ONE, width, kind, floats, words, values)
@@ -148,8 +147,7 @@ def run(
                 for g in range(np.uint64(GUESSES)):
                     foretold[g] = guesses[g] >> (width - _ONE - depth) & _ONE
                 mixed = depth < np.uint64(_MIXED)
-                tail = np.uint64(2) if states[1] == np.uint64(AGREES) else _ZERO
-                slot = _ZERO
+                slot = tail = _ZERO
                 row = states[1]
                 if mixed:
                     if depth < np.uint64(_TREE):
@@ -164,9 +162,8 @@ def run(
                         total += weights[group, depth, row, g] * odds[g]
                     p = squash(total >> np.int64(16))
                 else:
-                    tail = tail | foretold[1] if tail else tail
-                    tail = tail - _ONE if tail else tail
-                    p = chance(lows[group, depth, zeros, tail])
+                    tail = _ONE + foretold[1] if states[1] == np.uint64(AGREES) else _ZERO
+                    p = chance(lows[group, depth, tail])
                 if decoding:
                     bit, code, span, at = decode_bit(stream, code, span, at, p)
                 else:
@@ -181,7 +178,7 @@ def run(
                         old = follows[g, group, depth, states[g], foretold[g]]
                         follows[g, group, depth, states[g], foretold[g]] = adapted(old, bit, _LIMIT)
                 else:
-                    lows[group, depth, zeros, tail] = adapted(lows[group, depth, zeros, tail], bit, _LIMIT_LOW)
+                    lows[group, depth, tail] = adapted(lows[group, depth, tail], bit, _LIMIT_LOW)
                 for g in range(np.uint64(GUESSES)):
                     if states[g] == np.uint64(AGREES):
                         if bit != foretold[g]:
