@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dwindle.atomic import check_output
 from dwindle.errors import CheckpointError, OutputError
-from dwindle.io import npz_file, safetensors_file, shards
+from dwindle.io import net_file, npz_file, safetensors_file, shards
 from dwindle.io.contents import Checkpoint
 from dwindle.records import Record
 
@@ -19,11 +19,11 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _DWZ_MAGIC = b"\x89DWZ"
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
-_FORMATS = {".safetensors": "safetensors", ".npz": "npz", **dict.fromkeys(TORCH_SUFFIXES, "torch")}
+_FORMATS = {".safetensors": "safetensors", ".npz": "npz", ".net": "net", **dict.fromkeys(TORCH_SUFFIXES, "torch")}
 
 
-def read_checkpoint(path: Path | str, *, key: str | None = None) -> Checkpoint:
-    """Read a checkpoint: a .safetensors, torch or .npz file, or a folder of safetensors shards.
+def read_checkpoint(path: Path | str, *, key: str | None = None, layers: Path | None = None) -> Checkpoint:
+    """Read a checkpoint: a .safetensors, torch, .npz or .net file, or a folder of safetensors shards.
 
     The content decides what a file is, and only where it does not tell, the suffix. Nothing stored in a file
     is ever executed, and sizes are checked before anything is allocated. Records of safetensors and torch
@@ -32,6 +32,7 @@ def read_checkpoint(path: Path | str, *, key: str | None = None) -> Checkpoint:
     Args:
         path: the file or folder.
         key: for torch checkpoints, the dotted path to a nested state dict.
+        layers: for .net files, the network's prototxt.
 
     Raises:
         CheckpointError: if there is no such file, it is damaged, compressed already (a .dwz) or of an unknown
@@ -43,7 +44,11 @@ def read_checkpoint(path: Path | str, *, key: str | None = None) -> Checkpoint:
         format_ = "shards" if path.is_dir() else _format(path)
         if key is not None and format_ != "torch":
             raise CheckpointError(f"{path}: expected no key, since only torch checkpoints nest, got {key!r}")
-        if format_ == "shards":
+        if (format_ == "net") != (layers is not None):
+            raise CheckpointError(f"{path}: expected --layers PROTOTXT (layers=) with a .net file, and only there")
+        if format_ == "net" and layers is not None:
+            checkpoint = net_file.read(path, layers)
+        elif format_ == "shards":
             checkpoint = shards.read(path)
         elif format_ == "safetensors":
             checkpoint = safetensors_file.read(path)
@@ -68,7 +73,7 @@ def write_checkpoint(
     """Write records as a checkpoint, the format chosen by the suffix; `Shared` records are expanded.
 
     Args:
-        path: ends in .safetensors, .npz, .pt, .pth, .bin or .ckpt.
+        path: ends in .safetensors, .npz, .pt, .pth, .bin, .ckpt or .net.
         records: the tensors. Ties stay ties in torch checkpoints and are written twice in the others.
         metadata: text pairs; only safetensors has a place for them.
         force: replace an existing file.
@@ -86,6 +91,8 @@ def write_checkpoint(
         safetensors_file.write(path, records, metadata or {}, force=force)
     elif format_ == "npz":
         npz_file.write(path, records, force=force)
+    elif format_ == "net":
+        net_file.write(path, records, force=force)
     else:
         _write_torch(path, records, force=force)
 
@@ -94,6 +101,8 @@ def _format(path: Path) -> str:
     """Which reader a file needs."""
     with path.open("rb") as stream:
         head = stream.read(9)
+    if path.suffix.lower() == ".net":  # which has no magic of its own
+        return "net"
     if head.startswith(_DWZ_MAGIC):
         raise CheckpointError(f"{path}: expected a checkpoint, got a .dwz file, which is compressed already")
     if safetensors_file.looks_like(head):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from dwindle.records import Raw, Tied
+from dwindle.records import Raw, Shared, Tied
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,10 @@ class Checkpoint:
         records: the tensors by name, in the order of the file.
         metadata: the file's own text pairs (safetensors only; the other formats have none).
         skipped: names of what is not a tensor and is therefore in no record.
+        extras: what else it takes to write the same file again, by name.
     """
 
-    records: dict[str, Raw | Tied]
+    records: Mapping[str, Raw | Shared | Tied]
     metadata: dict[str, str]
     skipped: tuple[str, ...]
+    extras: Mapping[str, bytes] = field(default_factory=dict)
