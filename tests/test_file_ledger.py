@@ -47,7 +47,10 @@ def test_lines_add_up_and_bounds_hold(records, coding):
 LENET = {"fc1": (300, 784, 0.08), "fc2": (100, 300, 0.09), "fc3": (10, 100, 0.26)}
 
 
-@pytest.mark.parametrize("coding", [Coding("huffman"), Coding("huffman", gap_bits=5), Coding("huffman", dictionary="network"), Coding()])
+@pytest.mark.parametrize(
+    "coding",
+    [Coding("huffman"), Coding("huffman", gap_bits=5), Coding("huffman", dictionary="network"), Coding()],
+)
 def test_the_overhead_of_lenet_300_100(tmp_path, coding):
     records: dict[str, Record] = {}
     for seed, (name, (rows, columns, density)) in enumerate(LENET.items()):

@@ -17,7 +17,7 @@ import strategies as make
 from dwindle import dtypes
 from dwindle.code.plan import BLOCK, CODERS, Coding
 from dwindle.errors import OutputError
-from dwindle.file import Archive, layout, write
+from dwindle.file import Archive, write
 from dwindle.records import Raw, Record, Shared, Tied, same, to_storage
 
 DECODER = Path(__file__).parent.parent / "docs" / "reference_decoder.py"

@@ -207,7 +207,7 @@ def test_importing_dwindle_loads_nothing_heavy():
     assert not HEAVY & set(loaded)
 
 
-COMMANDS = ("compress", "decompress", "inspect", "verify", "train", "evaluate", "sensitivity", "demo")
+COMMANDS = ("compress", "decompress", "inspect", "verify", "diff", "train", "evaluate", "sensitivity", "demo")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +82,7 @@ def compress(
     sparsity: float | Mapping[str, float | None] | None = None,
     bits: int | Mapping[str, int | None] | None = BITS,
     init: Init = "linear",
+    lossless: bool = False,
     coding: Coding | None = None,
     train: Train | None = None,
     evaluate: Evaluate | None = None,
@@ -104,7 +105,8 @@ def compress(
         bits: width of an index, for all tensors or by name and layer type (`share.share`); None shares
             nothing.
         init: start of k-means.
-        coding: how indices and gaps are coded; Huffman codes per layer by default.
+        lossless: change nothing, whatever `sparsity` and `bits` say: every tensor comes back to the bit.
+        coding: how indices and gaps are coded; for each tensor what is smallest by default.
         train: called with the copy once after pruning and once after sharing.
         evaluate: called with the model, and with the model as read back from the file.
         min_elements: smaller tensors are left exact by a setting for all tensors.
@@ -122,6 +124,8 @@ def compress(
     atomic.check_output(path, force=force)
     check_metadata(metadata or {})
     bind.check(model)
+    if lossless:
+        sparsity = bits = None
     small = copy.deepcopy(model)
     shares = {} if sparsity is None else by_tensor(small, _targets(small, sparsity, min_elements))
     # What a key asks for is done whatever its size.
@@ -157,9 +161,13 @@ def compress_checkpoint(
     path: Path | str,
     *,
     key: str | None = None,
+    layers: Path | str | None = None,
+    base: Path | str | None = None,
     sparsity: float | Mapping[str, float | None] | None = None,
     bits: int | Mapping[str, int | None] | None = BITS,
     init: Init = "linear",
+    lossless: bool = False,
+    codebook: str | None = None,
     coding: Coding | None = None,
     min_elements: int = MIN_ELEMENTS,
     seed: int = 0,
@@ -178,9 +186,19 @@ def compress_checkpoint(
         source: what `io.read_checkpoint` reads.
         path: the file to write.
         key: where a nested state dict is.
+        layers: for a .net file, the network's prototxt.
+        base: a checkpoint whose tensors exact ones are stored as differences from; who reads the file needs
+        it
+            too.
         sparsity: sparsity, for all those tensors or by name, pattern and type (`settings.resolve`).
         bits: width of an index, likewise; None shares nothing.
         init: start of k-means.
+        lossless: change nothing, whatever `sparsity` and `bits` say. Tensors are then read and written one
+        after
+            the other: memory does not grow with the checkpoint.
+        codebook: "float16" or "bfloat16": round the entries of codebooks to that type, which about halves
+        their
+            bytes; the tensors keep their own dtype.
         coding: how indices and gaps are coded.
         min_elements: see above.
         seed: of what is random in k-means.
@@ -198,8 +216,11 @@ def compress_checkpoint(
     source, path = Path(source), Path(path)
     shards = tuple(source.glob("*.safetensors*")) if source.is_dir() else ()
     atomic.check_output(path, force=force, inputs=(source, *shards))
-    checkpoint = read_checkpoint(source, key=key)
+    checkpoint = read_checkpoint(source, key=key, layers=None if layers is None else Path(layers))
     _check_plain(source, checkpoint.records)
+    before = None if base is None else read_checkpoint(base).records
+    if lossless:
+        sparsity = bits = None
     shares = _chosen(sparsity, checkpoint.records, min_elements)
     widths = _chosen(bits, checkpoint.records, min_elements)
     notes: dict[str, str] = {}
@@ -212,16 +233,38 @@ def compress_checkpoint(
                 notes[name] = f"{name}: kept exactly: {reason}"
             else:
                 record = _shrink(name, record, shares.get(name), widths.get(name), init, seed)
+                record = _rounded(record, codebook)
         if progress is not None:
             progress(name)
         return record
 
-    with ThreadPoolExecutor(threads or default_threads()) as pool:
-        made = dict(zip(checkpoint.records, pool.map(work, checkpoint.records), strict=True))
-    write(path, made, coding=coding, metadata=checkpoint.metadata, force=force, threads=threads)
-    with Archive(path, max_bytes=None) as archive:
+    made: Mapping[str, Record] = checkpoint.records
+    if shares or widths:
+        with ThreadPoolExecutor(threads or default_threads()) as pool:
+            made = dict(zip(checkpoint.records, pool.map(work, checkpoint.records), strict=True))
+    write(
+        path,
+        made,
+        coding=coding,
+        metadata=checkpoint.metadata,
+        base=before,
+        extras=checkpoint.extras,
+        force=force,
+        threads=threads,
+    )
+    with Archive(path, max_bytes=None, base=before) as archive:
         book = ledger(archive)
     return Result(path, book, tuple(notes[name] for name in made if name in notes), checkpoint.skipped)
+
+
+def _rounded(record: Record, codebook: str | None) -> Record:
+    """A shared tensor with the entries of its codebook rounded to a shorter type."""
+    if codebook is None or not isinstance(record, Shared):
+        return record
+    values = dtypes.to_float(
+        dtypes.from_float(dtypes.to_float(record.codebook, record.dtype), codebook), codebook
+    )
+    return replace(record, codebook=dtypes.from_float(values.astype(np.float64), record.dtype).copy())
 
 
 def _targets(

@@ -57,7 +57,8 @@ def to_float(bits: NDArray[Any], dtype: str) -> NDArray[Any]:
     if dtype == "bfloat16":
         return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype in FLOAT8:
-        return _float8_values(dtype)[bits]
+        values: NDArray[Any] = _float8_values(dtype)[bits]
+        return values
     raise ValueError(f"expected a float dtype, one of {', '.join(SHAREABLE)}, got {dtype}")
 
 

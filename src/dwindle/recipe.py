@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dwindle.code.plan import Coder, Coding
+from dwindle.code import plan as planning
 from dwindle.errors import RecipeError
 from dwindle.models import NAMES
 from dwindle.share.kmeans import OPTIMAL_MAX
@@ -112,14 +112,14 @@ class Coder(_Section):
         dictionary: one Huffman code per layer or for the whole network.
     """
 
-    coder: Coder = "huffman"
+    coder: planning.Coder = "huffman"
     gap_bits: Bits | None = None
     dictionary: Literal["layer", "network"] = "layer"
 
     @property
-    def coding(self) -> Coding:
+    def coding(self) -> planning.Coding:
         """The same as the coder takes it."""
-        return Coding(self.coder, self.gap_bits, self.dictionary)
+        return planning.Coding(self.coder, self.gap_bits, self.dictionary)
 
 
 class Recipe(_Section):

@@ -48,7 +48,8 @@ class Difference:
 
     Attributes:
         name: the tensor.
-        kind: `same` to the bit; `differs` in values; in one of the two only; or of another `dtype` or `shape`.
+        kind: `same` to the bit; `differs` in values; in one of the two only; or of another `dtype` or
+        `shape`.
         left: dtype and shape in the first, "" where it is not in it.
         right: dtype and shape in the second.
         distance: how far the second is from the first, where dtype and shape are the same and values differ;
@@ -82,7 +83,7 @@ def distances(archive: Archive, original: Mapping[str, Record], source: Path) ->
 
 
 def differences(left: Mapping[str, Record], right: Mapping[str, Record]) -> Iterator[Difference]:
-    """Compare two checkpoints, tensor by tensor: those of the first in its order, then what only the second has.
+    """Compare two checkpoints, tensor by tensor, in the order of the first, then what only the second has.
 
     Only one tensor of each is held at a time, where the mappings make them on demand.
     """

@@ -13,6 +13,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     files.decompress,
     files.inspect,
     files.verify,
+    files.diff,
     train.train,
     train.evaluate,
     train.sensitivity,

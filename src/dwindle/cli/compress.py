@@ -17,7 +17,9 @@ T = TypeVar("T", int, float)
 def compress(
     source: Annotated[
         Path,
-        typer.Argument(metavar="IN", help=".safetensors, .pt (weights only), .npz, or a folder of shards"),
+        typer.Argument(
+            metavar="IN", help=".safetensors, .pt (weights only), .npz, .net, or a folder of shards"
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .dwz to write.", show_default=False)],
     prune: Annotated[
@@ -35,13 +37,34 @@ def compress(
     init: Annotated[
         str, typer.Option(help="Start of k-means: linear, density, forgy or optimal.")
     ] = "linear",
-    coder: Annotated[str, typer.Option(help="huffman, fixed, csr or csc.")] = "huffman",
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Change nothing: every tensor comes back to the bit.")
+    ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="A checkpoint to store exact tensors as differences from; needed to read the file too.",
+            show_default=False,
+        ),
+    ] = None,
+    codebook: Annotated[
+        str | None, typer.Option(help="Round codebooks: float16 or bfloat16.", show_default=False)
+    ] = None,
+    coder: Annotated[
+        str, typer.Option(help="auto (the smallest), context, rans, huffman, fixed, csr or csc.")
+    ] = "auto",
+    decode_seconds: Annotated[
+        float, typer.Option(min=0, help="What auto may spend on decoding, as reckoned for one core.")
+    ] = 1.0,
     gap_bits: Annotated[
         int | None, typer.Option(help="Bits of a gap, 1 to 16; the best for each tensor without it.")
     ] = None,
     dictionary: Annotated[
         str, typer.Option(help="One Huffman code per layer, or one for the network.")
     ] = "layer",
+    layers: Annotated[
+        Path | None, typer.Option(help="The prototxt of a .net file.", show_default=False)
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Where a nested state dict is, such as model.ema.")] = None,
     min_elements: Annotated[int, typer.Option(min=0, help="Leave smaller tensors exact.")] = 4096,
     seed: Annotated[int, typer.Option(min=0, help="Of --init forgy.")] = 0,
@@ -52,7 +75,7 @@ def compress(
     """Compress a checkpoint, without its model's code, and verify the file before returning.
 
     Without options: 8-bit codebooks for float tensors of two or more dimensions and at least 4,096 elements,
-    everything else exact.
+    everything else exact, to the bit. --lossless keeps all of it so.
 
     Example: dwindle compress model.safetensors -o model.dwz --prune 0.8 --bits conv=8,linear=5
     """
@@ -64,12 +87,14 @@ def compress(
     if init not in INITS:
         raise typer.BadParameter(f"expected one of {', '.join(INITS)}, got {init}", param_hint="--init")
     try:
-        coding = Coding(coder, gap_bits, dictionary)  # type: ignore[arg-type]
+        coding = Coding(coder, gap_bits, dictionary, decode_seconds)  # type: ignore[arg-type]
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if output.suffix in (".safetensors", ".pt", ".pth", ".npz") and not output.exists():
+    if output.suffix in (".safetensors", ".pt", ".pth", ".npz", ".net") and not output.exists():
         name = output.with_suffix(".dwz").name
         raise typer.BadParameter(f"expected a name such as {name}, got {output.name}", param_hint="--output")
+    if codebook not in (None, "float16", "bfloat16"):
+        raise typer.BadParameter(f"expected float16 or bfloat16, got {codebook}", param_hint="--codebook")
     shares = _setting(prune, float, "--prune", lambda share: 0 <= share <= 1, "a share from 0 to 1")
     widths = _setting(bits, int, "--bits", lambda width: 1 <= width <= 16, "1 to 16 bits")
     widest = max((width or 0 for width in widths.values()) if isinstance(widths, dict) else [widths or 0])
@@ -83,6 +108,10 @@ def compress(
             source,
             output,
             key=key,
+            layers=layers,
+            base=base,
+            lossless=lossless,
+            codebook=codebook,
             sparsity=shares,
             bits=widths,
             init=init,  # type: ignore[arg-type] # checked above

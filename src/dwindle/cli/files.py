@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dwindle.cli import show
 from dwindle.cli.output import Force, Json, print_json, print_table, say, size
 from dwindle.errors import shown
+
+if TYPE_CHECKING:
+    from dwindle.records import Record
 
 Dwz = Annotated[Path, typer.Argument(metavar="FILE.dwz", help="The compressed file.")]
 
@@ -19,6 +24,19 @@ Trust = Annotated[
         "--trust", help="Decode the file however large its tensors; refused over 256 MiB and 4,096 times it."
     ),
 ]
+
+
+Base = Annotated[
+    Path | None,
+    typer.Option("--base", help="The checkpoint it holds differences from, if it does.", show_default=False),
+]
+
+
+def _read_base(base: Path | None) -> Mapping[str, Record] | None:
+    """The tensors of a checkpoint, read as they are asked for."""
+    from dwindle.io import read_checkpoint
+
+    return None if base is None else read_checkpoint(base).records
 
 
 def _most(trust: bool) -> str | None:
@@ -31,6 +49,7 @@ def inspect(
         bool, typer.Option("--compare", help="What every other coding would make of the same tensors.")
     ] = False,
     trust: Trust = False,
+    base: Base = None,
     as_json: Json = False,
 ) -> None:
     """Show where every byte of a file goes, with the entropy bound beside each stream.
@@ -41,7 +60,7 @@ def inspect(
     from dwindle.file import Archive, ledger
     from dwindle.records import Shared
 
-    with Archive(file, max_bytes=_most(trust)) as archive:
+    with Archive(file, max_bytes=_most(trust), base=_read_base(base)) as archive:
         book = ledger(archive)
         table = None
         if compare:
@@ -66,6 +85,7 @@ def verify(
         str | None, typer.Option("--key", help="Where the state dict is in that checkpoint.")
     ] = None,
     trust: Trust = False,
+    base: Base = None,
     as_json: Json = False,
 ) -> None:
     """Decode every byte of a file and check it; with --against, measure how far it is from the original.
@@ -74,7 +94,7 @@ def verify(
     """
     from dwindle.file import Archive
 
-    with Archive(file, max_bytes=_most(trust)) as archive:
+    with Archive(file, max_bytes=_most(trust), base=_read_base(base)) as archive:
         archive.check()
         result: dict[str, object] = {"file": str(file), "tensors": len(archive), "ok": True}
         rows = []
@@ -82,7 +102,7 @@ def verify(
             from dwindle.io import read_checkpoint
             from dwindle.verify import distances
 
-            found = distances(archive, read_checkpoint(against, key=key).records, against)
+            found = list(distances(archive, read_checkpoint(against, key=key).records, against))
             result["against"] = str(against)
             result["distances"] = [vars(distance) for distance in found]
             rows = [
@@ -108,10 +128,11 @@ def verify(
 def decompress(
     file: Dwz,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help=".safetensors, .npz or .pt", show_default=False)
+        Path, typer.Option("-o", "--output", help=".safetensors, .npz, .pt or .net", show_default=False)
     ],
     force: Force = False,
     trust: Trust = False,
+    base: Base = None,
     as_json: Json = False,
 ) -> None:
     """Write the tensors of a file as an ordinary checkpoint.
@@ -123,14 +144,52 @@ def decompress(
     from dwindle.io import write_checkpoint
 
     atomic.check_output(output, force=force, inputs=(file,))
-    with Archive(file, max_bytes=_most(trust)) as archive:
-        found = {name: archive.record(name) for name in archive}
-        write_checkpoint(output, found, archive.metadata, force=force)
+    with Archive(file, max_bytes=_most(trust), base=_read_base(base)) as archive:
+        write_checkpoint(output, archive.records, archive.metadata, force=force)
+        tensors = len(archive)
     dropped = [] if output.suffix.lower() == ".safetensors" else list(archive.metadata)
-    result = {"file": str(file), "output": str(output), "tensors": len(found), "bytes": output.stat().st_size}
+    result = {"file": str(file), "output": str(output), "tensors": tensors, "bytes": output.stat().st_size}
     if as_json:
         print_json(result | {"metadata_left_out": dropped})
         return
-    say(f"{output}: {len(found)} tensors, {size(output.stat().st_size)} bytes")
+    say(f"{output}: {tensors} tensors, {size(output.stat().st_size)} bytes")
     if dropped:
         say(f"metadata left out, since {output.suffix} has no place for it: {', '.join(map(shown, dropped))}")
+
+
+def diff(
+    left: Annotated[Path, typer.Argument(metavar="A", help="A .dwz file or a checkpoint.")],
+    right: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    trust: Trust = False,
+    base: Base = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two files tensor by tensor: which are the same to the bit, and how far apart the others are.
+
+    Exit status 1 where they differ.
+
+    Example: dwindle diff model.dwz model.safetensors
+    """
+    from dwindle.file import Archive
+    from dwindle.io import read_checkpoint
+    from dwindle.verify import differences
+
+    with ExitStack() as stack:
+
+        def tensors(path: Path) -> Mapping[str, Record]:
+            if path.suffix.lower() != ".dwz":
+                return read_checkpoint(path).records
+            opened = Archive(path, max_bytes=_most(trust), base=_read_base(base))
+            return stack.enter_context(opened).records
+
+        found = list(differences(tensors(left), tensors(right)))
+    same = sum(difference.kind == "same" for difference in found)
+    if as_json:
+        listed = [vars(d) | {"distance": vars(d.distance) if d.distance else None} for d in found]
+        about = {"left": str(left), "right": str(right), "same": same == len(found)}
+        print_json(about | {"tensors": listed})
+    else:
+        show.differences(found)
+        typer.echo(f"{same} of {len(found)} tensors are the same to the bit")
+    if same < len(found):
+        raise typer.Exit(1)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dwindle.code.compare import Comparison
     from dwindle.file import Ledger
     from dwindle.outcome import Outcome
+    from dwindle.verify import Difference
 
 GAP_WIDTHS = range(2, 9)
 """Gap widths whose filler costs are printed; JSON has all."""
@@ -42,6 +43,22 @@ def ledger(title: str, book: Ledger) -> None:
     ]
     parts.append(("all", size(book.file_size), "100.0%", ""))
     print_table("\nparts of the file", ("part", "bytes", "share", "entropy bound"), parts)
+
+
+def differences(found: Sequence[Difference]) -> None:
+    """A row for each tensor that is not the same in two files."""
+    rows = []
+    for difference in found:
+        far = difference.distance
+        if difference.kind == "differs" and far is not None:
+            snr = "" if far.snr_db is None else f"{far.snr_db:.1f}"
+            about = f"{far.changed / far.elements:.1%} changed"
+            rows.append((difference.name, about, f"{far.largest:.3g}", f"{far.rms:.3g}", snr))
+        elif difference.kind != "same":
+            both = " | ".join(side for side in (difference.left, difference.right) if side)
+            rows.append((difference.name, f"{difference.kind}: {both}", "", "", ""))
+    if rows:
+        print_table("", ("tensor", "bits", "largest", "rms", "SNR dB"), rows, left=2)
 
 
 def comparison(table: Comparison) -> None:

@@ -113,7 +113,9 @@ def common_code(counts: list[NDArray[np.int64]], number: int) -> Code | None:
 
 def _one_dictionary(records: Mapping[str, Shared], counted: Mapping[str, Counts]) -> dict[str, float]:
     """Bytes of each tensor when all share a code for indices and one for gaps; the first has the tables."""
-    found = {name: symbol_counts(choose(Coding("huffman"), counted[name])[0], counted[name]) for name in records}
+    found = {
+        name: symbol_counts(choose(Coding("huffman"), counted[name])[0], counted[name]) for name in records
+    }
     sizes = dict.fromkeys(records, 0.0)
     for which in (0, 1):
         present: dict[str, NDArray[np.int64]] = {}
@@ -131,9 +133,12 @@ def _one_dictionary(records: Mapping[str, Shared], counted: Mapping[str, Counts]
     return sizes
 
 
+HUFFMAN: tuple[streams.Kind, ...] = ("huffman",)
+
+
 def _coded(counts: NDArray[np.int64], width: int) -> int:
     """Bytes of a stream with its code table: Huffman coded, or at a fixed width where that is shorter."""
-    return _bytes(streams.shortest(counts, width, ("huffman",))[1])
+    return _bytes(streams.shortest(counts, width, HUFFMAN)[1])
 
 
 def _bytes(bits: int) -> int:

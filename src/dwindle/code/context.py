@@ -1,4 +1,4 @@
-"""Adaptive arithmetic coding of index maps, a block at a time; its probabilities are those of `kernels.context`.
+"""Adaptive arithmetic coding of index maps, a block at a time; `kernels.context` has the probabilities.
 
 A block is a byte that says how it is coded, then the code:
 
@@ -33,7 +33,9 @@ FAVOUR = 0.01
 Symbols = NDArray[np.unsignedinteger[Any]]
 
 
-def encode(indices: Symbols, start: int, shape: tuple[int, ...], ranks: NDArray[np.uint16], zero: int | None) -> bytes:
+def encode(
+    indices: Symbols, start: int, shape: tuple[int, ...], ranks: NDArray[np.uint16], zero: int | None
+) -> bytes:
     """Code a block of an index map.
 
     Args:
@@ -53,7 +55,12 @@ def encode(indices: Symbols, start: int, shape: tuple[int, ...], ranks: NDArray[
 
 
 def decode(
-    data: memoryview, out: Symbols, start: int, shape: tuple[int, ...], ranks: NDArray[np.uint16], zero: int | None
+    data: memoryview,
+    out: Symbols,
+    start: int,
+    shape: tuple[int, ...],
+    ranks: NDArray[np.uint16],
+    zero: int | None,
 ) -> None:
     """Fill `out`, shape (n,), with what `encode` was given.
 

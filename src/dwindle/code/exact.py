@@ -4,16 +4,22 @@ A block begins with a byte that says what follows:
 
 - 0, stored: the elements.
 - 1, constant: one element, which all others equal to the bit.
-- 2, planes: each element, taken as one word, is cut into bytes. Floats are turned left by one bit first, so that
-  the exponent of a float32 or bfloat16 is a byte of its own. All first bytes are a plane, coded alone, and so on.
-- 3, steps: planes of the difference of each word to the one before, the first to 0, folded (below). For integers.
-- 4, change: planes of the difference of each word to that of the base, folded. Words of floats are put in the order
+- 2, planes: each element, taken as one word, is cut into bytes. Floats are turned left by one bit first, so
+  that
+  the exponent of a float32 or bfloat16 is a byte of its own. All first bytes are a plane, coded alone, and
+  so on.
+- 3, steps: planes of the difference of each word to the one before, the first to 0, folded (below). For
+  integers.
+- 4, change: planes of the difference of each word to that of the base, folded. Words of floats are put in
+  the order
   of their values first: all bits of negative ones are turned over, the highest bit of the others.
-- 5, sparse: a plane that has a bit for each element, lowest first, set where it is not zero; then a block of those
+- 5, sparse: a plane that has a bit for each element, lowest first, set where it is not zero; then a block
+  of those
   elements, of a mode 0 to 2.
 - 6, deflated: the elements as a zlib stream (RFC 1950).
 
-Folded: a difference d, modulo 2 to the width, is 2d for d < half of that, else 2 (-d) - 1: small numbers either way.
+Folded: a difference d, modulo 2 to the width, is 2d for d < half of that, else 2 (-d) - 1: small numbers
+either way.
 
 A plane comes in pieces of 2**16 bytes, so that a code fits the rows it is for. A piece is a byte and what it
 announces: 0 the bytes as they are; 1 one byte, which all are; 2 a rANS code: the size
@@ -50,7 +56,16 @@ SPARSE_FROM = 1 / 32
 DEFLATE_FROM = 1 << 22
 """Most bytes of a block of integers that zlib is tried on: it is slow."""
 
-FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64", "complex128")
+FLOATS = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "complex64",
+    "complex128",
+)
 PART_WIDTH = {"complex64": 4, "complex128": 8}
 
 Words = NDArray[Any]
@@ -88,7 +103,9 @@ def encode(data: memoryview | bytes, dtype: str, base: memoryview | bytes | None
     return found if len(found) <= len(data) else bytes([STORED]) + bytes(data)
 
 
-def decode(data: memoryview, dtype: str, out: NDArray[np.uint8], base: memoryview | None = None) -> list[Part]:
+def decode(
+    data: memoryview, dtype: str, out: NDArray[np.uint8], base: memoryview | None = None
+) -> list[Part]:
     """Fill `out` with the bytes of a block's elements.
 
     Returns:
@@ -151,7 +168,8 @@ def _ordered(words: Words, dtype: str) -> Words:
     if dtype not in FLOATS:
         return words
     top = words.dtype.type(1 << (8 * words.itemsize - 1))
-    return np.where(words & top, ~words, words | top)
+    ordered: Words = np.where(words & top, ~words, words | top)
+    return ordered
 
 
 def _disordered(words: Words, dtype: str) -> Words:
@@ -159,18 +177,21 @@ def _disordered(words: Words, dtype: str) -> Words:
     if dtype not in FLOATS:
         return words
     top = words.dtype.type(1 << (8 * words.itemsize - 1))
-    return np.where(words & top, words ^ top, ~words)
+    patterns: Words = np.where(words & top, words ^ top, ~words)
+    return patterns
 
 
 def _fold(words: Words) -> Words:
     top = words.dtype.type(8 * words.itemsize - 1)
     one = words.dtype.type(1)
-    return words << one ^ (words.dtype.type(0) - (words >> top))
+    folded: Words = words << one ^ (words.dtype.type(0) - (words >> top))
+    return folded
 
 
 def _unfold(words: Words) -> Words:
     one = words.dtype.type(1)
-    return words >> one ^ (words.dtype.type(0) - (words & one))
+    signed: Words = words >> one ^ (words.dtype.type(0) - (words & one))
+    return signed
 
 
 def _one_word(words: Words) -> bytes | None:
@@ -245,8 +266,8 @@ def _read_piece(cursor: Cursor, out: NDArray[np.uint8]) -> None:
 
 def _sparse(words: Words, dtype: str) -> bytes:
     kept = words != 0
-    survivors = words[kept]
-    body = bytes([STORED]) + survivors.tobytes()
+    survivors: Words = words[kept]
+    body: bytes = bytes([STORED]) + survivors.tobytes()
     if len(survivors):
         body = min(body, bytes([PLANES]) + _planes(survivors, dtype in FLOATS), key=len)
     return bytes([SPARSE]) + _plane(np.packbits(kept, bitorder="little")) + body

@@ -33,8 +33,10 @@ DECODE_SECONDS = 1.0
 """What `auto` may cost to decode, unless told otherwise."""
 
 CONTEXT_NANOSECONDS = 60.0
-"""What an element costs to decode by `context`, on one core, as `auto` reckons: measured on networks of 3 to 8
-bits an index, where it takes 40 to 100 (results/levels.json). Static codes take about 1, which is left out."""
+"""What an element costs to decode by `context`, on one core, as `auto` reckons: measured on networks of 3
+to 8
+bits an index, where it takes 40 to 100 (results/levels.json). Static codes take about 1, which is left
+out."""
 
 
 @dataclass(frozen=True)

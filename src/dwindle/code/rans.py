@@ -1,13 +1,17 @@
 """rANS: a static code within a hair of the entropy, in streams that decode side by side.
 
 Table. Every symbol has a weight: 0 if it does not occur, else w = 1 + 8 s + m, 0 <= m < 8, for a frequency in
-proportion to (8 + m) << s. So frequencies are told to within 1/16, which costs 0.001 bits a symbol. Slots, 2**bits of
-them, are given out in order of the symbols; with V the proportions and T the least whole number, from the sum of all
-V on, that makes it fit, a symbol gets max(1, (V << bits) // T) slots, and the first of those with most gets what is left.
+proportion to (8 + m) << s. So frequencies are told to within 1/16, which costs 0.001 bits a symbol. Slots,
+2**bits of
+them, are given out in order of the symbols; with V the proportions and T the least whole number, from the
+sum of all
+V on, that makes it fit, a symbol gets max(1, (V << bits) // T) slots, and the first of those with most gets
+what is left.
 `bits` is 12 for up to 256 symbols that occur, 15 for more.
 
 Layout. Where fewer than two symbols occur, nothing. Else the states the decoder begins with, 4 bytes each,
-little-endian: one under `SPLIT` (16,384) symbols, eight from there on; then words of two bytes, as the decoder takes them
+little-endian: one under `SPLIT` (16,384) symbols, eight from there on; then words of two bytes, as the
+decoder takes them
 (`kernels.rans`). It ends with all states 2**15 and no word left.
 """
 
@@ -90,9 +94,11 @@ def write_frequencies(weights: Weights) -> bytes:
     """Store a table of weights; the reader must know the alphabet.
 
     Fields, lowest bit first: Rice parameter k, 3 bits, the one that makes the table shortest, the smaller of
-    equals, among those for which no z >> k is over 48; one bit, 1 if every symbol occurs. After a 0 the lengths of runs, in turn of symbols that occur and of
+    equals, among those for which no z >> k is over 48; one bit, 1 if every symbol occurs. After a 0 the
+    lengths of runs, in turn of symbols that occur and of
     symbols that do not, as in `lengths.write_lengths`. Then for each that occurs the difference of its weight
-    to that of the one before (the first: to `LARGEST`), z = 2d for d >= 0 and -2d - 1 for d < 0, as z >> k in unary
+    to that of the one before (the first: to `LARGEST`), z = 2d for d >= 0 and -2d - 1 for d < 0, as z >> k
+    in unary
     (ones, then a zero) and the k low bits of z.
     """
     out = np.zeros(16 + 12 * len(weights), np.uint8)
@@ -177,9 +183,13 @@ def decode(data: bytes | memoryview, count: int, table: Table, dtype: DTypeLike)
     at, done = np.uint64(0), np.uint64(0)
     if len(states) == kernels.LANES:
         at, done = kernels.decode_lanes(words, at, table.slots, np.uint64(table.bits), states, out)
-    at = kernels.decode(words, np.uint64(at), table.slots, np.uint64(table.bits), states, out, np.uint64(done))
+    at = kernels.decode(
+        words, np.uint64(at), table.slots, np.uint64(table.bits), states, out, np.uint64(done)
+    )
     if int(at) != len(words) or (states != START).any():
-        raise CorruptError(f"expected a code that ends with its last word, got {len(words)} words, {int(at)} used")
+        raise CorruptError(
+            f"expected a code that ends with its last word, got {len(words)} words, {int(at)} used"
+        )
     return out
 
 

@@ -1,6 +1,7 @@
 """The bytes of a header, coded by what headers usually say.
 
-The model (`kernels.text`) first reads `PRIMER`, which is part of the format, so that it knows the usual names of
+The model (`kernels.text`) first reads `PRIMER`, which is part of the format, so that it knows the usual
+names of
 tensors before the first byte. Coded: a byte 1, then the code. Where that is not shorter: a byte 0, then the
 bytes as they are.
 """

@@ -36,7 +36,9 @@ def encode(items: Sequence[Item]) -> bytes:
     for dtype, count, _, data in items:
         if len(data) != count * dtypes.itemsize(dtype):
             raise ValueError(f"expected {count} elements of {dtype}, got {len(data)} bytes")
-    patterns = [np.frombuffer(data, f"<u{_width(dtype) // 8}").astype(np.uint64) for dtype, _, _, data in items]
+    patterns = [
+        np.frombuffer(data, f"<u{_width(dtype) // 8}").astype(np.uint64) for dtype, _, _, data in items
+    ]
     elements = np.concatenate([*patterns, np.zeros(0, np.uint64)])
     table = _table([(dtype, count, group) for dtype, count, group, _ in items])
     out = np.empty(16 + sum(len(data) for *_, data in items) * 9 // 8, np.uint8)
@@ -79,7 +81,9 @@ def _decode(data: memoryview, outlines: Sequence[Outline]) -> tuple[NDArray[np.u
     stream = np.array(data, np.uint8)
     seen = int(kernels.run(elements, table, stream, True, used))
     if len(stream) > seen or (len(stream) and stream[-1] == 0):
-        raise CorruptError(f"expected values in at most {seen} bytes, no zero at their end, got {len(stream)}")
+        raise CorruptError(
+            f"expected values in at most {seen} bytes, no zero at their end, got {len(stream)}"
+        )
     return elements, used
 
 

@@ -61,11 +61,11 @@ class Decoding:
     def record(self) -> Raw | Shared:
         """The whole tensor, once `finish` has returned."""
         if self.book is None:
-            return Raw(self.entry.dtype, self.entry.shape, memoryview(self.out))
+            return Raw(self.entry.dtype, self.entry.shape, self.out.data)
         return Shared(self.entry.dtype, self.entry.shape, self.book.values, self.out)
 
     def storage(self) -> NDArray[Any]:
-        """The elements of the chosen blocks in storage of the dtype, once `finish` has returned, shape (n,)."""
+        """The elements of the chosen blocks in storage of the dtype, shape (n,), after `finish`."""
         if self.book is None:
             return self.out.view(dtypes.STORAGE[self.entry.dtype])
         return records.to_storage(Shared(self.entry.dtype, self.out.shape, self.book.values, self.out))
@@ -104,8 +104,13 @@ def exact_tasks(
             return exact.decode(data, entry.dtype, place)
         before = base[start:stop]
         if zlib.crc32(before) != int.from_bytes(data[:BASE_CHECKSUM], "little") or len(data) < BASE_CHECKSUM:
-            raise BaseError(f"expected the base it was stored against, got another from element {start // width} on")
-        return [Part("checksum", BASE_CHECKSUM), *exact.decode(data[BASE_CHECKSUM:], entry.dtype, place, before)]
+            raise BaseError(
+                f"expected the base it was stored against, got another from element {start // width} on"
+            )
+        return [
+            Part("checksum", BASE_CHECKSUM),
+            *exact.decode(data[BASE_CHECKSUM:], entry.dtype, place, before),
+        ]
 
     return out, [lambda number=number: task(number) for number in chosen]  # type: ignore[misc]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, TypeGuard, TypeVar
 
 from dwindle import dtypes
 from dwindle.code import text
@@ -29,7 +29,8 @@ SMALL = 4096
 """Most elements of an exact tensor in the section of values."""
 
 EXTRA = "\0"
-"""First character of the name of what is no tensor of the network: bytes kept to write its checkpoint again."""
+"""First character of the name of what is no tensor of the network: bytes kept to write its checkpoint
+again."""
 
 # The place of a dtype in this tuple is its number in a file: new ones go to the end.
 DTYPES = (
@@ -159,7 +160,9 @@ def write_header(header: Header) -> tuple[bytes, list[tuple[str | None, str, int
     out.add(None, "metadata", varint(len(header.metadata)) + items)
     out.add(None, "header", varint(len(header.codes)))
     for code in header.codes:
-        out.add(None, "code table", bytes([KINDS.index(code.kind)]) + varint(code.alphabet) + prefixed(code.table))
+        out.add(
+            None, "code table", bytes([KINDS.index(code.kind)]) + varint(code.alphabet) + prefixed(code.table)
+        )
     out.add(None, "header", varint(len(entries)))
     for name, _ in entries:
         out.add(name, "header", prefixed(name.encode()))
@@ -230,7 +233,9 @@ class _Entries:
             raise CorruptError(f"expected an entry kind of 0 to {REPEATED}, got {max(kinds)}")
         heads = [self._head(name, kind, kinds) for name, kind in zip(names, kinds, strict=True)]
         shapes = [() if kind >= TIED else self._shape(name) for name, kind in zip(names, kinds, strict=True)]
-        plans = [self._plan(name) if kind == SHARED else None for name, kind in zip(names, kinds, strict=True)]
+        plans = [
+            self._plan(name) if kind == SHARED else None for name, kind in zip(names, kinds, strict=True)
+        ]
         entries: dict[str, Entry] = {}
         for name, kind, head, shape, plan in zip(names, kinds, heads, shapes, plans, strict=True):
             if isinstance(head, int):
@@ -261,7 +266,9 @@ class _Entries:
     def _shape(self, name: str) -> tuple[int, ...]:
         dimensions = self.cursor.byte()
         if dimensions > MAX_DIMENSIONS:
-            raise CorruptError(f"{shown(name)}: expected at most {MAX_DIMENSIONS} dimensions, got {dimensions}")
+            raise CorruptError(
+                f"{shown(name)}: expected at most {MAX_DIMENSIONS} dimensions, got {dimensions}"
+            )
         shape = tuple(self.cursor.varint(MAX_ELEMENTS, "a dimension") for _ in range(dimensions))
         # Empty dimensions are left out of the product, so that no tensor hides a huge one behind a zero.
         if math.prod(d for d in shape if d) > MAX_ELEMENTS:
@@ -315,8 +322,10 @@ def _is_extra(entry: Entry) -> bool:
     return isinstance(entry, ExactEntry) and entry.dtype == "uint8" and len(entry.shape) == 1
 
 
-def _has_sizes(entry: Entry) -> bool:
-    return isinstance(entry, SharedEntry) or (isinstance(entry, ExactEntry) and entry.form in ("coded", "based"))
+def _has_sizes(entry: Entry) -> TypeGuard[ExactEntry | SharedEntry]:
+    return isinstance(entry, SharedEntry) or (
+        isinstance(entry, ExactEntry) and entry.form in ("coded", "based")
+    )
 
 
 def _write_plan(out: _Out, name: str, plan: Plan) -> None:

@@ -23,7 +23,8 @@ class Line:
 
     Attributes:
         tensor: its name; None for what belongs to the whole file.
-        part: indices, gaps, pointers, places, counts, codebook, values (a small exact tensor), raw or what the
+        part: indices, gaps, pointers, places, counts, codebook, values (a small exact tensor), raw or what
+        the
             coder of exact tensors cuts them into, code table, header, metadata, checksum.
         size: bytes in the file.
         bound: zero-order entropy of the stream in bytes, None where there is no stream.
@@ -118,7 +119,7 @@ def ledger(archive: Archive) -> Ledger:
     for name, entry in archive.header.entries.items():
         if isinstance(entry, layout.AliasEntry):
             coding = f"{'tied' if entry.tied else 'equal'} to {names[entry.owner]}"
-            dtype, shape, original = "", (), 0
+            dtype, shape, original = "", tuple[int, ...](), 0
             if not entry.tied:
                 _, owner = archive.owner(name)
                 dtype, shape, original = owner.dtype, owner.shape, layout.nbytes(owner)

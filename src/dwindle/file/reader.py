@@ -148,7 +148,7 @@ class Archive(Mapping[str, NDArray[Any]]):
         )
 
     @cached_property
-    def values(self) -> dict[str, memoryview]:
+    def small(self) -> dict[str, memoryview]:
         """Small tensors and codebooks, by tensor, decoded all together when the first is needed.
 
         Raises:
@@ -221,7 +221,9 @@ class Archive(Mapping[str, NDArray[Any]]):
         """
         owner, entry = self.owner(name)
         if not entry.shape or not 0 <= start <= stop <= entry.shape[0]:
-            raise IndexError(f"{shown(name)}: expected rows within {list(entry.shape)}, got {start} to {stop}")
+            raise IndexError(
+                f"{shown(name)}: expected rows within {list(entry.shape)}, got {start} to {stop}"
+            )
         row, size = math.prod(entry.shape[1:]), block_length(entry)
         first, last = start * row, stop * row
         chosen = range(first // size, -(-last // size)) if last > first else range(0)
@@ -239,7 +241,7 @@ class Archive(Mapping[str, NDArray[Any]]):
         """
         for _ in self.walk():
             pass
-        _ = self.values, self.extras
+        _ = self.small, self.extras
 
     @property
     def records(self) -> ArchiveRecords:
@@ -278,10 +280,10 @@ class Archive(Mapping[str, NDArray[Any]]):
 
         with self.naming(name):
             if isinstance(entry, layout.SharedEntry):
-                book = codebook(entry, self.values[name])
+                book = codebook(entry, self.small[name])
                 out, tasks = shared_tasks(entry, book, which, block)
             elif entry.form == "small":
-                return Decoding(entry, None, np.frombuffer(self.values[name], np.uint8), [])
+                return Decoding(entry, None, np.frombuffer(self.small[name], np.uint8), [])
             else:
                 base = self._base(name, entry) if entry.form == "based" else None
                 book, (out, tasks) = None, exact_tasks(entry, which, block, base)

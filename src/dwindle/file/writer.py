@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zlib
+from collections import ChainMap
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from dwindle import atomic
 from dwindle.code import values
@@ -18,7 +19,7 @@ from dwindle.errors import VerificationError, shown
 from dwindle.file import layout
 from dwindle.file.encode import Encoder, Item
 from dwindle.file.reader import Archive, default_threads
-from dwindle.records import Record, same
+from dwindle.records import Raw, Record, same
 
 MEMORY = 1 << 26
 """Bytes of coded blocks that wait in memory; more of them wait on disk."""
@@ -75,15 +76,18 @@ def write(
     path = Path(path)
     atomic.check_output(path, force=force)
     check_metadata(metadata or {})
-    with ThreadPoolExecutor(threads or default_threads()) as pool, atomic.writing(path, force=force) as stream:
+    with (
+        ThreadPoolExecutor(threads or default_threads()) as pool,
+        atomic.writing(path, force=force) as stream,
+    ):
         encoder = Encoder(_with_extras(records, extras or {}), coding or Coding(), base or {}, pool)
         # The header comes first and says how long each block is, so blocks wait in a file without a name.
-        with tempfile.SpooledTemporaryFile(MEMORY, dir=path.parent) as spool:
-            entries, items = _fill(spool, encoder)
+        with tempfile.SpooledTemporaryFile(max_size=MEMORY, mode="w+b", dir=str(path.parent)) as spool:
+            entries, items = _fill(cast("IO[bytes]", spool), encoder)
             section = values.encode(items) if items else b""
             stream.write(_front(layout.Header(metadata or {}, encoder.codes, entries, len(section)), section))
             spool.seek(0)
-            shutil.copyfileobj(spool, stream, COPY)
+            shutil.copyfileobj(cast("IO[bytes]", spool), stream, COPY)
         stream.flush()
         size = stream.tell()
         _verify(Path(stream.name), path, records, base, extras or {}, threads)
@@ -105,8 +109,10 @@ def _with_extras(records: Mapping[str, Record], extras: Mapping[str, bytes]) -> 
     """The records, and after them the extras as tensors of bytes."""
     if any(name.startswith(layout.EXTRA) for name in records):
         raise ValueError("expected names that do not begin with a NUL character, got one that does")
-    added = {layout.EXTRA + name: Raw("uint8", (len(data),), data) for name, data in extras.items()}
-    return ChainMap(added, records) if added else records  # type: ignore[arg-type]
+    added: dict[str, Record] = {
+        layout.EXTRA + name: Raw("uint8", (len(data),), data) for name, data in extras.items()
+    }
+    return ChainMap(added, records) if added else records  # type: ignore[arg-type]  # it is only read
 
 
 def _fill(spool: IO[bytes], encoder: Encoder) -> tuple[dict[str, layout.Entry], list[Item]]:

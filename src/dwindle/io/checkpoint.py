@@ -19,7 +19,12 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _DWZ_MAGIC = b"\x89DWZ"
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
-_FORMATS = {".safetensors": "safetensors", ".npz": "npz", ".net": "net", **dict.fromkeys(TORCH_SUFFIXES, "torch")}
+_FORMATS = {
+    ".safetensors": "safetensors",
+    ".npz": "npz",
+    ".net": "net",
+    **dict.fromkeys(TORCH_SUFFIXES, "torch"),
+}
 
 
 def read_checkpoint(path: Path | str, *, key: str | None = None, layers: Path | None = None) -> Checkpoint:
@@ -45,7 +50,9 @@ def read_checkpoint(path: Path | str, *, key: str | None = None, layers: Path | 
         if key is not None and format_ != "torch":
             raise CheckpointError(f"{path}: expected no key, since only torch checkpoints nest, got {key!r}")
         if (format_ == "net") != (layers is not None):
-            raise CheckpointError(f"{path}: expected --layers PROTOTXT (layers=) with a .net file, and only there")
+            raise CheckpointError(
+                f"{path}: expected --layers PROTOTXT (layers=) with a .net file, and only there"
+            )
         if format_ == "net" and layers is not None:
             checkpoint = net_file.read(path, layers)
         elif format_ == "shards":

@@ -1,8 +1,11 @@
 """The `.net` files that the authors of Deep Compression released, read and written byte for byte.
 
-Little-endian, no magic, no checksum: the number of entries of each layer, fillers included, as uint32; then for each layer
-its codebook of 2**b float32 (b = 4 for layers named fc, 8 for all others), its bias, an index for each entry (b = 4: two
-in a byte, the lower half first), and its gap in 4 bits, two in a byte likewise. See `code.gaps` for what gaps mean.
+Little-endian, no magic, no checksum: the number of entries of each layer, fillers included, as uint32; then
+for each layer
+its codebook of 2**b float32 (b = 4 for layers named fc, 8 for all others), its bias, an index for each
+entry (b = 4: two
+in a byte, the lower half first), and its gap in 4 bits, two in a byte likewise. See `code.gaps` for what
+gaps mean.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ def read(path: Path, layers: Path) -> Checkpoint:
         weight, bias = _layer(source, layer, count)
         records[f"{layer.name}.weight"], records[f"{layer.name}.bias"] = weight, bias
     if source.at != len(data):
-        raise CheckpointError(f"{path}: expected {source.at} bytes for the layers of {layers}, got {len(data)}")
+        raise CheckpointError(
+            f"{path}: expected {source.at} bytes for the layers of {layers}, got {len(data)}"
+        )
     return Checkpoint(records, {}, ())
 
 
@@ -56,7 +61,8 @@ def write(path: Path, records: Mapping[str, Record], *, force: bool) -> None:
     """Write a `.net` file, its layers in the order of their weights.
 
     Raises:
-        CheckpointError: if there is anything but shared weights with 0.0 as entry 0 of 256 (or 16 in layers named
+        CheckpointError: if there is anything but shared weights with 0.0 as entry 0 of 256 (or 16 in layers
+        named
             fc), each with a float32 bias.
         OutputError: if the file cannot be written.
     """
@@ -102,8 +108,12 @@ def _layer(source: _Source, layer: prototxt.Layer, count: int) -> tuple[Shared, 
         raise CheckpointError(f"{source.path}: {where}: expected 0.0 as the first entry, got {codebook[0]}")
     bias = bytes(source.take(4 * layer.shape[0], f"the bias of {where}"))
     try:
-        symbols = _halves(source.take(bits.packed_size(count, width), f"the indices of {where}"), count, width)
-        stored = _halves(source.take(bits.packed_size(count, GAP_BITS), f"the gaps of {where}"), count, GAP_BITS)
+        symbols = _halves(
+            source.take(bits.packed_size(count, width), f"the indices of {where}"), count, width
+        )
+        stored = _halves(
+            source.take(bits.packed_size(count, GAP_BITS), f"the gaps of {where}"), count, GAP_BITS
+        )
         indices = np.empty(n, index_dtype(1 << width))
         gaps.join(stored.astype(np.uint16), symbols, 0, indices)
     except CorruptError as error:

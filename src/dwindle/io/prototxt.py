@@ -1,6 +1,7 @@
 """The layers of a Caffe network that have weights, out of its prototxt: names and shapes, in order.
 
-A reader of protobuf's text format, as far as Caffe's networks use it, that follows the number of channels and the
+A reader of protobuf's text format, as far as Caffe's networks use it, that follows the number of channels
+and the
 size of images through the layers.
 """
 
@@ -17,7 +18,9 @@ from dwindle.errors import CheckpointError
 MAX_BYTES = 1 << 24
 MAX_DEPTH = 32
 
-_TOKEN = re.compile(r"""\s+|\#[^\n]*|(?P<mark>[{}:;,])|"(?P<text>[^"\n]*)"|'(?P<other>[^'\n]*)'|(?P<word>[^\s{}:;,#"']+)""")
+_TOKEN = re.compile(
+    r"""\s+|\#[^\n]*|(?P<mark>[{}:;,])|"(?P<text>[^"\n]*)"|'(?P<other>[^'\n]*)'|(?P<word>[^\s{}:;,#"']+)"""
+)
 Message = dict[str, list["str | Message"]]
 """The values of each field, in order."""
 
@@ -75,7 +78,9 @@ def _layers(network: Message) -> Iterator[Layer]:
             out, group = _number(parameter, "num_output"), _number(parameter, "group", 1)
             size = _sides(parameter, "kernel_size", "kernel", None)
             if source.channels % group:
-                raise ValueError(f"layer {name!r}: expected channels in {group} groups, got {source.channels}")
+                raise ValueError(
+                    f"layer {name!r}: expected channels in {group} groups, got {source.channels}"
+                )
             yield Layer(name, (out, source.channels // group, *size))
             made = _Blob(out, *_slid(parameter, source, size, round_up=False))
         elif kind == "innerproduct":
@@ -101,7 +106,9 @@ def _inputs(network: Message) -> dict[str, _Blob]:
     sizes = [int(str(size)) for size in network.get("input_dim", [])]
     for shape in _messages(network, "input_shape"):
         sizes += [int(str(size)) for size in shape.get("dim", [])]
-    return {name: _Blob(*sizes[4 * i + 1 : 4 * i + 4]) for i, name in enumerate(names) if len(sizes) >= 4 * i + 4}
+    return {
+        name: _Blob(*sizes[4 * i + 1 : 4 * i + 4]) for i, name in enumerate(names) if len(sizes) >= 4 * i + 4
+    }
 
 
 def _slid(parameter: Message, source: _Blob, size: tuple[int, int], *, round_up: bool) -> tuple[int, int]:

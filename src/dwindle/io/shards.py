@@ -9,7 +9,7 @@ from typing import Any
 from dwindle.errors import CheckpointError
 from dwindle.io import safetensors_file
 from dwindle.io.contents import Checkpoint
-from dwindle.records import Raw, Tied
+from dwindle.records import Raw, Shared, Tied
 
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_INDEX = safetensors_file.MAX_HEADER
@@ -37,7 +37,7 @@ def read(folder: Path) -> Checkpoint:
         names = ", ".join(file.name for file in indexes)
         raise CheckpointError(f"{folder}: expected one index of shards, got {names}")
 
-    records: dict[str, Raw | Tied] = {}
+    records: dict[str, Raw | Shared | Tied] = {}
     owner: dict[str, str] = {}
     metadata: dict[str, str] = {}
     skipped = [file.name for file in files if file not in shards and file not in indexes]

@@ -2,11 +2,15 @@
 
 Entries come as ranks, their places in order of value. There are two ways:
 
-- `run_tree`, for pruned tensors and codebooks of any shape: is it zero, then the bits of the rank from the top. That
-  it is zero has four predictions, mixed in the logistic domain: by how dense row and column are; by the row and
-  the three elements before; by the column and the two above; by the place in the kernel and how many of it were
+- `run_tree`, for pruned tensors and codebooks of any shape: is it zero, then the bits of the rank from the
+  top. That
+  it is zero has four predictions, mixed in the logistic domain: by how dense row and column are; by the row
+  and
+  the three elements before; by the column and the two above; by the place in the kernel and how many of it
+  were
   zero. The upper bits of a rank have two, one of them by how large the values of row and column are.
-- `run_smooth`, for levels whose frequencies fall smoothly to both sides of a centre: the magnitude as a quotient
+- `run_smooth`, for levels whose frequencies fall smoothly to both sides of a centre: the magnitude as a
+  quotient
   by a power of two that follows the mean magnitude of row and column, in unary, and a remainder of which
   only the highest bit is predicted (Golomb 1966; Rice 1979); then the sign.
 """
@@ -156,7 +160,9 @@ def run_tree(
             if place:
                 filled = inside * np.uint64(31) // place
             else:
-                filled = np.uint64(32) + (before >> (kernel - _ONE) & _ONE if kernel < np.uint64(64) else _ZERO)
+                filled = np.uint64(32) + (
+                    before >> (kernel - _ONE) & _ONE if kernel < np.uint64(64) else _ZERO
+                )
             c3 = np.uint64(12288) + (min(place, np.uint64(63)) << np.uint64(6) | filled)
             o0, o1 = stretch(chance(dense[c0])), stretch(chance(dense[c1]))
             o2, o3 = stretch(chance(dense[c2])), stretch(chance(dense[c3]))
@@ -173,7 +179,7 @@ def run_tree(
             dense[c2], dense[c3] = adapted(dense[c2], alive, _LONG), adapted(dense[c3], alive, _LONG)
             target = np.int64(alive) * np.int64(65535)
             density = _towards(density, target, seen)
-            all_density = _towards(all_density, target, min(i, np.uint64(1023)))
+            all_density = _towards(all_density, target, min(np.uint64(i), np.uint64(1023)))
             if densities[here] < 0:
                 densities[here] = np.int32((target + density) >> np.int64(1))
             else:
@@ -254,7 +260,9 @@ def run_smooth(
         mean = np.int64(3 << count) if scale & 1 else np.int64(2 << count)
         step = np.int64(1) << max(np.int64(count + 2), np.int64(8))
         for j in range(32):
-            more[scale * 32 + j] = np.uint32((mean << np.int64(22)) // (mean + step) << np.int64(10) | np.int64(6))
+            more[scale * 32 + j] = np.uint32(
+                (mean << np.int64(22)) // (mean + step) << np.int64(10) | np.int64(6)
+            )
     halves = np.full(32 * 32, FRESH | np.uint32(6), np.uint32)
     means = np.full(tracked, -1, np.int64)  # of columns, in 2**-6
     low, span, at = _ZERO, WHOLE, _ZERO

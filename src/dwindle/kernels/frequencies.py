@@ -20,7 +20,7 @@ BROKEN = -1
 
 @njit(cache=True, nogil=True)
 def weigh(counts: NDArray[np.int64], weights: NDArray[np.uint8]) -> None:
-    """The weight of each symbol: 0, or 1 + 8 s + m for a count near (8 + m) << s, the largest count being 2**19."""
+    """The weight of each symbol: 0, or 1 + 8 s + m for (8 + m) << s, where the largest count is 2**19."""
     most = np.uint64(max(counts.max(), 1))
     # Counts of more than 44 bits would not fit when they are scaled.
     down = np.uint64(0)
@@ -35,7 +35,9 @@ def weigh(counts: NDArray[np.int64], weights: NDArray[np.uint8]) -> None:
             while scaled >> shift >= np.uint64(16):
                 shift += np.uint64(1)
             digits = (scaled + ((np.uint64(1) << shift) >> np.uint64(1))) >> shift
-            weights[i] = np.uint8(min(np.uint64(1) + np.uint64(8) * shift + digits - np.uint64(8), np.uint64(LARGEST)))
+            weights[i] = np.uint8(
+                min(np.uint64(1) + np.uint64(8) * shift + digits - np.uint64(8), np.uint64(LARGEST))
+            )
 
 
 @njit(cache=True, nogil=True)
@@ -71,7 +73,7 @@ def slots_of(weights: NDArray[np.uint8], bits: np.int64, counts: NDArray[np.int6
                 most = middle
         least = most
     left = whole - _given(weights, bits, least, counts)
-    counts[counts.argmax()] += left
+    counts[np.argmax(counts)] += left
 
 
 @njit(cache=True, nogil=True)
@@ -80,12 +82,18 @@ def fill_slots(counts: NDArray[np.int64], slots: NDArray[np.uint64]) -> None:
     at = 0
     for symbol in range(len(counts)):
         for place in range(counts[symbol]):
-            slots[at] = np.uint64(symbol) << np.uint64(32) | np.uint64(place) << np.uint64(16) | np.uint64(counts[symbol] - 1)
+            slots[at] = (
+                np.uint64(symbol) << np.uint64(32)
+                | np.uint64(place) << np.uint64(16)
+                | np.uint64(counts[symbol] - 1)
+            )
             at += 1
 
 
 @njit(cache=True, nogil=True)
-def reciprocals_of(counts: NDArray[np.int64], reciprocals: NDArray[np.uint64], spans: NDArray[np.uint64]) -> None:
+def reciprocals_of(
+    counts: NDArray[np.int64], reciprocals: NDArray[np.uint64], spans: NDArray[np.uint64]
+) -> None:
     """What `rans.encode` takes; both arrays are at least as long as `counts` and hold zeros."""
     first = np.uint64(0)
     for symbol in range(len(counts)):

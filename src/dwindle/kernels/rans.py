@@ -1,7 +1,9 @@
 """Range asymmetric numeral systems (Duda 2013), eight states in turn over one run of 16-bit words.
 
-A state is a number from 2**15 up to 2**31. Symbol i belongs to state i mod 8. The decoder takes the symbol whose slot
-the low bits of the state are, and where the state falls under 2**15 it takes the next word in; the encoder does
+A state is a number from 2**15 up to 2**31. Symbol i belongs to state i mod 8. The decoder takes the symbol
+whose slot
+the low bits of the state are, and where the state falls under 2**15 it takes the next word in; the encoder
+does
 the same backwards, from the last symbol to the first.
 """
 
@@ -80,7 +82,7 @@ def encode(
         while i:
             i -= np.uint64(LANES)
             j, k = symbols[i], symbols[i + np.uint64(1)]
-            l, m = symbols[i + np.uint64(2)], symbols[i + np.uint64(3)]
+            y, m = symbols[i + np.uint64(2)], symbols[i + np.uint64(3)]
             n, o = symbols[i + np.uint64(4)], symbols[i + np.uint64(5)]
             p, q = symbols[i + np.uint64(6)], symbols[i + np.uint64(7)]
             h, at = _push(h, reciprocals[q], spans[q], bits, words, at)
@@ -88,12 +90,12 @@ def encode(
             f, at = _push(f, reciprocals[o], spans[o], bits, words, at)
             e, at = _push(e, reciprocals[n], spans[n], bits, words, at)
             d, at = _push(d, reciprocals[m], spans[m], bits, words, at)
-            c, at = _push(c, reciprocals[l], spans[l], bits, words, at)
+            c, at = _push(c, reciprocals[y], spans[y], bits, words, at)
             b, at = _push(b, reciprocals[k], spans[k], bits, words, at)
             a, at = _push(a, reciprocals[j], spans[j], bits, words, at)
             missing |= np.uint64(
                 min(
-                    min(min(spans[j], spans[k]), min(spans[l], spans[m])),
+                    min(min(spans[j], spans[k]), min(spans[y], spans[m])),
                     min(min(spans[n], spans[o]), min(spans[p], spans[q])),
                 )
                 == np.uint64(0)

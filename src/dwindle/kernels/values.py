@@ -2,9 +2,12 @@
 
 Every element has four predictions of its next bit. One knows what values of its class begin like; the others
 each follow one guess of the whole element: the element before, the line through the last two, and the line
-through the two before the last (which a single value out of line does not disturb). A guess is followed as long
-as it is near: it *agrees* with the bits so far, or is just *under* or *over* them (100.. after 011.. was guessed),
-or else is *far*. The predictions are mixed in the logistic domain as in `kernels.text`. The lower bits, which no
+through the two before the last (which a single value out of line does not disturb). A guess is followed as
+long
+as it is near: it *agrees* with the bits so far, or is just *under* or *over* them (100.. after 011.. was
+guessed),
+or else is *far*. The predictions are mixed in the logistic domain as in `kernels.text`. The lower bits,
+which no
 guess reaches as a rule, have a single prediction.
 """
 
