@@ -352,7 +352,7 @@ def read_text(data: bytes, size: int) -> bytes:
             agrees = length > 0 and expected >> 8 - depth == node
             row = min(length, 31) if agrees else 0
             foretold = expected >> 7 - depth & 1
-            slots = [(base + node * 0x2F0B4C47) % (1 << 18) for base in bases]
+            slots = [(base + node * 0x2F0B4C47) % (1 << 16) for base in bases]
             chances = [table[slot] for table, slot in zip(tables, slots, strict=True)]
             odds = [chance.odds() for chance in chances]
             surely = repeated[row].odds() if agrees else 0

@@ -171,9 +171,9 @@ def test_settings_of_compress(run, checkpoint, tmp_path):
     found = tensors("--prune", "conv=0.75,linear=0.5", "--bits", "conv=3,linear=none,wide.weight=5")
     assert (found["conv.weight"]["entries"], found["wide.weight"]["entries"]) == (8, 32)
     assert (found["conv.weight"]["survivors"], found["wide.weight"]["survivors"]) == (1152, 2560)
-    assert tensors("--bits", "none")["wide.weight"]["coding"] == "raw"
-    assert tensors("--bits", "*.weight=2,conv*=none")["conv.weight"]["coding"] == "raw"
-    assert tensors("--min-elements", "5000")["conv.weight"]["coding"] == "raw"
+    assert tensors("--bits", "none")["wide.weight"]["coding"] == "coded"
+    assert tensors("--bits", "*.weight=2,conv*=none")["conv.weight"]["coding"] == "coded"
+    assert tensors("--min-elements", "5000")["conv.weight"]["coding"] == "coded"
     assert tensors("--prune", "0.9", "--coder", "csc")["wide.weight"]["coding"] == "csc, fixed"
     assert tensors("--prune", "0.9", "--gap-bits", "3")["wide.weight"]["coding"].startswith("3-bit gaps")
     for option in ("--init=optimal", "--init=forgy", "--dictionary=network", "--threads=2", "--seed=9"):
@@ -194,7 +194,7 @@ def test_settings_of_compress(run, checkpoint, tmp_path):
         ("--prune=-0.1", "a share from 0 to 1, got '-0.1'"),
         ("--prune=conv=much", "a share from 0 to 1, got 'much'"),
         ("--init=best", "one of linear, density, forgy, optimal, got best"),
-        ("--coder=zip", "a coder among fixed, csr, csc, huffman, got zip"),
+        ("--coder=zip", "a coder among auto, context, rans, huffman, fixed, csr, csc, got zip"),
         ("--gap-bits=0", "gap bits of 1 to 16, got 0"),
         ("--gap-bits=17", "gap bits of 1 to 16, got 17"),
         ("--dictionary=each", "a dictionary per layer or network, got each"),

@@ -68,7 +68,7 @@ def test_sections_may_be_left_out():
     content = {key: GOOD[key] for key in ("name", "model", "reference")}
     recipe = parse_recipe(content, "x")
     assert (recipe.prune, recipe.share) == (None, None)
-    assert recipe.code.coding == Coding()
+    assert recipe.code.coding == Coding("huffman")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,11 @@ def test_unknown_keys_are_refused_with_the_nearest(section, key, near):
             {"init": "random"},
             "share.init: input should be 'linear', 'density', 'forgy' or 'optimal'",
         ),
-        ("code", {"coder": "zip"}, "code.coder: input should be 'huffman', 'fixed', 'csr' or 'csc'"),
+        (
+            "code",
+            {"coder": "zip"},
+            "code.coder: input should be 'auto', 'context', 'rans', 'huffman', 'fixed', 'csr' or 'csc'",
+        ),
         ("code", {"gap_bits": 17}, "code.gap_bits: input should be less than or equal to 16"),
         ("code", {"dictionary": "all"}, "code.dictionary: input should be 'layer' or 'network'"),
     ],

@@ -47,9 +47,9 @@ class Coding:
         coder: `context` (adaptive arithmetic coding), `rans`, `huffman`, `fixed` bits, `csr` or `csc`; or
             `auto`: for each tensor the smallest of context, rANS and Huffman, as far as the time to decode
             allows.
-        gap_bits: width of a gap, 1 to 16; None takes the width that gives the fewest bytes.
-        dictionary: one Huffman code per `layer`, or one for the whole `network`, which other coders
-            do not have.
+        gap_bits: width of a gap, 1 to 16; None takes the width that gives the fewest bytes. With
+            `auto`, a width leaves context out.
+        dictionary: one Huffman code per `layer`, or one for the whole `network`; `auto` is Huffman then.
         decode_seconds: what `auto` may spend on decoding all tensors, reckoned for one core at
             `CONTEXT_NANOSECONDS` an element; tensors that gain most for their time are coded by context.
     """

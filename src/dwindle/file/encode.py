@@ -64,6 +64,8 @@ class Encoder:
 
     def __post_init__(self) -> None:
         """Choose a plan for every shared tensor."""
+        if self.coding.dictionary == "network" and self.coding.coder == "auto":
+            self.coding = replace(self.coding, coder="huffman")
         shared = {name: record for name, record in self.records.items() if isinstance(record, Shared)}
         counts = dict(zip(shared, self.pool.map(count, shared.values()), strict=True))
         chosen = self.pool.map(lambda name: choose(self.coding, counts[name]), shared)
@@ -73,7 +75,7 @@ class Encoder:
             self._one_dictionary(counts)
         if self.coding.coder == "context":
             self._plans = {name: Plan("context", plan.entries) for name, plan in self._plans.items()}
-        if self.coding.coder == "auto":
+        if self.coding.coder == "auto" and self.coding.gap_bits is None:
             self._add_contexts(shared, {name: bits / 8 for name, (_, bits) in found.items()})
 
     def entries(self) -> Iterator[tuple[str, layout.Entry, Payloads, Item | None]]:

@@ -156,9 +156,8 @@ class Archive(Mapping[str, NDArray[Any]]):
         """
         found = layout.values_of(self.header)
         size = self.header.values_size
-        with self.naming():
-            section = self._block(Extent(self.front.end, size)) if size else memoryview(b"")
-            decoded = values.decode(section, [(dtype, count, leaf) for _, dtype, count, leaf in found])
+        section = self._block(Extent(self.front.end, size)) if size else memoryview(b"")
+        decoded = values.decode(section, [(dtype, count, leaf) for _, dtype, count, leaf in found])
         return {name: memoryview(data) for (name, *_), data in zip(found, decoded, strict=True)}
 
     def record(self, name: str) -> Record:
@@ -241,7 +240,9 @@ class Archive(Mapping[str, NDArray[Any]]):
         """
         for _ in self.walk():
             pass
-        _ = self.small, self.extras
+        with self.naming():
+            _ = self.small
+        _ = self.extras
 
     @property
     def records(self) -> ArchiveRecords:

@@ -49,7 +49,7 @@ def _given(weights: NDArray[np.uint8], bits: np.int64, total: np.int64, counts: 
         if weights[i]:
             code = np.int64(weights[i]) - 1
             share = (np.int64(8) + code % 8) << (code // 8)
-            counts[i] = max((share << bits) // total, 1)
+            counts[i] = max(np.int64((share << bits) // total), np.int64(1))
             given += counts[i]
     return given
 

@@ -32,7 +32,7 @@ from dwindle.kernels.arithmetic import (
 ORDERS = 5
 """Contexts of 0 to 4 bytes."""
 
-SLOTS = 1 << 18
+SLOTS = 1 << 16
 """Adaptive probabilities of each context."""
 
 REPEATS = 1 << 16

@@ -64,7 +64,7 @@ def layer_table(archive: Archive, book: Ledger) -> list[LayerRow]:
 
 def total_row(rows: Sequence[LayerRow], book: Ledger) -> LayerRow:
     """The whole file: tensors kept exactly count at every stage, the header where the file is whole."""
-    exact = sum(line.size for line in book.lines if line.part == "raw")
+    exact = sum(tensor.original for tensor in book.tensors if tensor.entries is None)
     entries = sum(row.entries for row in rows)
 
     def mean(fixed_or_coded: int) -> float:
