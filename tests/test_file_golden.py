@@ -1,64 +1,167 @@
-"""The bytes of a small file, here and in `docs/format.md`. Version 0 may change them, on purpose only."""
+"""Files of version 1, kept for ever: whatever changes, they must decode to these records.
+
+python tests/test_file_golden.py    # writes those that are missing
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 import strategies as make
-from dwindle.code.plan import Coding
+from dwindle import dtypes
+from dwindle.code.plan import CODERS, Coding
 from dwindle.file import Archive, layout, write
-from dwindle.records import Raw, Shared, Tied, same
+from dwindle.records import Raw, Record, Shared, Tied, same, to_storage
 
-PAGE = Path(__file__).parent.parent / "docs" / "format.md"
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden"
+PAGE = HERE.parent / "docs" / "format.md"
+DECODER = HERE.parent / "docs" / "reference_decoder.py"
 
 SURVIVORS = {1: 1, 4: 2, 15: 1, 18: 1, 19: 1, 20: 1, 22: 1, 23: 1, 24: 1, 25: 1, 33: 2, 36: 1, 37: 1}
 INDICES = np.zeros(64, np.uint8)
 INDICES[list(SURVIVORS)] = list(SURVIVORS.values())
-RECORDS = {
+EXAMPLE: dict[str, Record] = {
     "fc.weight": Shared("float32", (4, 16), np.array([0, 0.5, -1], "<f4"), INDICES),
     "fc.bias": Raw("bfloat16", (2,), bytes.fromhex("803f 00c0")),
     "head": Tied("fc.weight"),
 }
 
-GOLDEN = bytes.fromhex(
-    "8944575a003f0102627903796f750003000966632e7765696768740201020410"
-    "0103000000000000003f000080bf011403000a03046269617300030102000468"
-    "65616401008e551bb30ed12520002e000e6000d98f8691803f00c03a094e78"
-)
+
+def numbers(count: int, seed: int) -> np.ndarray[Any, Any]:
+    """Numbers that no release of NumPy changes: Lehmer's congruential generator, modulo 2**31 - 1."""
+    found, state = np.empty(count, np.int64), seed + 1
+    for i in range(count):
+        state = state * 48271 % 0x7FFFFFFF
+        found[i] = state
+    return found
 
 
-def test_a_file_byte_for_byte(tmp_path):
-    path = tmp_path / "a.dwz"
-    write(path, RECORDS, coding=Coding(gap_bits=3), metadata={"by": "you"})
-    assert path.read_bytes().hex(" ") == GOLDEN.hex(" ")
+def shared(shape: tuple[int, ...], entries: int, kept: int, seed: int, *, zero: bool = True) -> Shared:
+    """Levels that are rarer the larger they are; `kept` in 100 survive where there is a zero."""
+    n = int(np.prod(shape))
+    first, second, third = numbers(n, seed), numbers(n, seed + 9), numbers(n, seed + 99)
+    levels = (first % entries + second % entries) // 2
+    indices = np.where(third % 100 < kept, levels, 0) if zero else levels
+    codebook = (np.arange(entries) - (0 if zero else entries // 2)) * np.float32(0.125)
+    return make.shared(indices, codebook.astype("<f4"), shape)
 
 
-def test_the_golden_bytes_decode(tmp_path):
-    path = tmp_path / "a.dwz"
-    path.write_bytes(GOLDEN)
-    with Archive(path) as archive:
-        assert archive.metadata == {"by": "you"}
-        for name, record in RECORDS.items():
-            assert same(archive.record(name), record)
+def normal(count: int, seed: int) -> bytes:
+    """Sums of four even numbers, as float32."""
+    parts = [numbers(count, seed + i) / 0x7FFFFFFF for i in range(4)]
+    return (sum(parts) - 2).astype("<f4").tobytes()
 
 
-def test_an_empty_file(tmp_path):
-    path = tmp_path / "a.dwz"
-    write(path, {})
-    assert path.read_bytes().hex(" ") == "89 44 57 5a 00 03 00 00 00 eb 3d fa d8"
+BASE: dict[str, Record] = {"tuned": Raw("float32", (70, 80), normal(5600, 5))}
+TUNED = np.frombuffer(normal(5600, 5), "<f4") * np.float32(1.0001)
+PRUNED = np.where(numbers(5000, 3) % 10 < 2, np.frombuffer(normal(5000, 6), "<f4"), 0).astype("<f4")
+EXACT: dict[str, Record] = {
+    **{name: Raw(name, (3,), bytes(range(3 * dtypes.itemsize(name)))) for name in dtypes.STORAGE},
+    "bool": Raw("bool", (3,), b"\1\0\1"),
+    "scalar": Raw("int64", (), (7).to_bytes(8, "little")),
+    "empty": Raw("float32", (0, 4), b""),
+    "planes": Raw("float32", (70, 100), normal(7000, 1)),
+    "halves": Raw("bfloat16", (70, 100), np.frombuffer(normal(7000, 2), "<u2")[1::2].tobytes()),
+    "stored": Raw("uint8", (5000,), (numbers(5000, 8) >> 7).astype(np.uint8).tobytes()),
+    "constant": Raw("float32", (80, 70), bytes.fromhex("0000803f") * 5600),
+    "steps": Raw("int64", (5000,), np.arange(5000, dtype="<i8").tobytes()),
+    "sparse": Raw("float32", (50, 100), PRUNED.tobytes()),
+    "text": Raw("uint8", (8000,), b"a sentence, over and over again; " * 242 + bytes(14)),
+    "tie": Tied("planes"),
+    "equal": Raw("float32", (70, 100), normal(7000, 1)),
+}
+SHARED: dict[str, Record] = {
+    "conv.weight": shared((8, 6, 3, 3), 16, 40, 1),
+    "fc.weight": shared((60, 70), 32, 8, 2),
+    "levels": shared((40, 50), 200, 100, 3, zero=False),
+    "many": shared((130, 140), 9, 90, 4),
+    "vector": shared((300,), 5, 50, 5),
+}
+FILES: dict[str, tuple[dict[str, Record], dict[str, Any]]] = {
+    "example": (EXAMPLE, {"coding": Coding("huffman", gap_bits=3), "metadata": {"by": "you"}}),
+    "exact": (EXACT, {"extras": {"note": b"kept beside"}}),
+    "based": ({"tuned": Raw("float32", (70, 80), TUNED.tobytes())}, {"base": BASE}),
+    "nothing": ({}, {}),
+    "network": (SHARED, {"coding": Coding("huffman", dictionary="network")}),
+    **{coder: (SHARED, {"coding": Coding(coder)}) for coder in CODERS},
+}
+each = pytest.mark.parametrize("name", FILES)
 
 
-def test_the_page_shows_these_bytes():
-    example = PAGE.read_text(encoding="utf-8").split("## 9.")[1]
+@each
+def test_golden_files_decode(name):
+    records, options = FILES[name]
+    with Archive(GOLDEN / f"{name}.dwz", base=options.get("base")) as archive:
+        assert list(archive) == list(records)
+        assert archive.metadata == options.get("metadata", {})
+        assert archive.extras == options.get("extras", {})
+        for tensor, record in records.items():
+            assert same(archive.record(tensor), record), tensor
+
+
+@each
+def test_they_are_written_as_they_were(tmp_path, name):
+    """A better writer may change bytes, on purpose only; what it wrote before must go on decoding."""
+    records, options = FILES[name]
+    write(tmp_path / "a.dwz", records, **options)
+    assert (tmp_path / "a.dwz").read_bytes() == (GOLDEN / f"{name}.dwz").read_bytes()
+
+
+@each
+def test_the_reference_decoder_reads_them(name):
+    spec = importlib.util.spec_from_file_location("reference_decoder", DECODER)
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    records, options = FILES[name]
+    base = {n: to_storage(r) for n, r in options.get("base", {}).items()}
+    tensors, metadata = reference.read((GOLDEN / f"{name}.dwz").read_bytes(), base)
+    assert metadata == options.get("metadata", {})
+    for tensor, record in records.items():
+        owner = records[record.to] if isinstance(record, Tied) else record
+        assert tensors[tensor].tobytes() == to_storage(owner).tobytes(), tensor
+
+
+def test_every_feature_is_in_them():
+    plans, forms, modes = set(), set(), set()
+    for name, (_, options) in FILES.items():
+        with Archive(GOLDEN / f"{name}.dwz", base=options.get("base")) as archive:
+            for tensor, entry in archive.header.entries.items():
+                if isinstance(entry, layout.AliasEntry):
+                    forms.add("tied" if entry.tied else "repeated")
+                    continue
+                first = [archive.data[extent.start] for extent in archive.extents[tensor]]
+                if isinstance(entry, layout.SharedEntry):
+                    plan = entry.plan
+                    codes = [code.kind for code in (plan.index_code, plan.gap_code) if code]
+                    plans.add((plan.arrangement, *codes))
+                    modes |= {("context", byte) for byte in first if plan.arrangement == "context"}
+                else:
+                    forms.add(entry.form)
+                    start = 4 if entry.form == "based" else 0
+                    if entry.form != "stored":
+                        modes |= {archive.data[e.start + start] for e in archive.extents[tensor]}
+    assert {"stored", "coded", "based", "small", "tied", "repeated"} == forms
+    assert {plan[0] for plan in plans} == {"dense", "gaps", "csr", "csc", "context"}
+    assert {"huffman", "rans"} <= {kind for plan in plans for kind in plan[1:]}
+    assert {1, 2, 3, 4, 5, 6, ("context", 0), ("context", 1)} <= modes
+
+
+def test_the_page_shows_the_header_of_the_example():
+    example = PAGE.read_text(encoding="utf-8").split("## 12.")[1]
     rows = re.findall(r"^\| (\d+) \| `([0-9a-f ]+)` \|", example, re.MULTILINE)
     shown = b""
     for at, data in rows:
         assert int(at) == len(shown)
         shown += bytes.fromhex(data)
-    assert shown == GOLDEN
+    with Archive(GOLDEN / "example.dwz") as archive:
+        assert shown == archive.front.raw
 
 
 def test_the_page_lists_every_dtype():
@@ -67,18 +170,8 @@ def test_the_page_lists_every_dtype():
     assert tuple(numbered[i] for i in range(len(numbered))) == layout.DTYPES
 
 
-def test_one_block_of_each_coder(tmp_path):
-    """Their bytes, so that no change goes unseen."""
-    blocks = {}
-    for coder in ("fixed", "csr", "csc", "huffman"):
-        path = tmp_path / coder
-        write(path, {"w": make.shared(INDICES, [0.0, 0.5, -1.0], (4, 16))}, coding=Coding(coder))
-        with Archive(path) as archive:
-            extent = archive.extents["w"][0]
-            blocks[coder] = path.read_bytes()[extent.start : extent.start + extent.size].hex(" ")
-    assert blocks == {
-        "fixed": "10 f9 0a 01 2f 09 55 55 58",
-        "csr": "0d 30 da 0d 41 2f 43 76 98 41 05 59 55 65 01",
-        "csc": "0d 00 32 74 98 ba cc cc cc 0d 58 a4 55 00 59 56 55 01",
-        "huffman": "0d 21 2a 00 01 00 27 00 59 55 65 01",
-    }
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for name, (records, options) in FILES.items():
+        if not (GOLDEN / f"{name}.dwz").exists():
+            write(GOLDEN / f"{name}.dwz", records, **options)
