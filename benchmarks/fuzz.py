@@ -57,7 +57,9 @@ def seeds(folder: Path) -> list[bytes]:
     found = []
     for seed, coder in enumerate(CODERS):
         path = folder / f"{coder}.dwz"
-        write(path, records(seed), coding=Coding(coder), metadata={"a": "b"}, extras={"x": b"y" * 40}, threads=1)
+        write(
+            path, records(seed), coding=Coding(coder), metadata={"a": "b"}, extras={"x": b"y" * 40}, threads=1
+        )
         found.append(path.read_bytes())
     return found
 

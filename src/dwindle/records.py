@@ -141,6 +141,16 @@ def resolve(records: Mapping[str, Record], name: str) -> Raw | Shared:
     return record
 
 
+def outline(records: Mapping[str, Record], name: str) -> tuple[str, tuple[int, ...]]:
+    """Dtype and shape of a tensor, without reading it where the mapping has an `outline` of its own."""
+    known = getattr(records, "outline", None)
+    if known is not None:
+        found: tuple[str, tuple[int, ...]] = known(name)
+        return found
+    record = resolve(records, name)
+    return record.dtype, record.shape
+
+
 def distinct(record: Raw) -> Shared | None:
     """The same tensor, to the bit, as a codebook of all the values it has; zeros then cost next to nothing.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dwindle.records import Raw, Shared, Tied
+from dwindle.records import Record
 
 
 @dataclass(frozen=True)
@@ -13,13 +13,13 @@ class Checkpoint:
     """The tensors of a checkpoint and everything it said beside them.
 
     Attributes:
-        records: the tensors by name, in the order of the file.
+        records: the tensors by name, in the order of the file; some formats read each when it is asked for.
         metadata: the file's own text pairs (safetensors only; the other formats have none).
         skipped: names of what is not a tensor and is therefore in no record.
         extras: what else it takes to write the same file again, by name.
     """
 
-    records: Mapping[str, Raw | Shared | Tied]
+    records: Mapping[str, Record]
     metadata: dict[str, str]
     skipped: tuple[str, ...]
     extras: Mapping[str, bytes] = field(default_factory=dict)

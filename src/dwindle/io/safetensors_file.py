@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from dwindle import dtypes
 from dwindle.atomic import writing
 from dwindle.errors import CheckpointError
 from dwindle.io.contents import Checkpoint
-from dwindle.records import Raw, Record, resolve, to_storage
+from dwindle.records import Raw, Record, outline, resolve, to_storage
 
 CODES = {
     "float64": "F64",
@@ -67,9 +67,10 @@ def looks_like(head: bytes) -> bool:
 
 
 def read(path: Path) -> Checkpoint:
-    """Map a safetensors file and hand out its tensors as views of the mapping.
+    """Check a safetensors file; its tensors are mapped one by one, when they are asked for.
 
-    Nothing is allocated for a tensor but a copy where its bytes are not aligned to its elements.
+    A record is a view of the part of the file it lies in, and lets go of it when it is dropped, so memory
+    does not grow with the file. Nothing is copied but a tensor whose bytes are not aligned to its elements.
 
     Raises:
         CheckpointError: if the header breaks any rule of the format, a tensor's extent does not fit its shape
@@ -81,12 +82,51 @@ def read(path: Path) -> Checkpoint:
     metadata = _check_metadata(path, header.pop(METADATA, {}))
     extents = {name: _extent(path, name, entry) for name, entry in header.items()}
     _check_layout(path, extents, len(data) - start)
-    records = {}
-    for name, (dtype, shape, begin, end) in extents.items():
-        view = data[start + begin : start + end]
-        aligned = (start + begin) % dtypes.itemsize(dtype) == 0
-        records[name] = Raw(dtype, shape, view if aligned else bytes(view))
-    return Checkpoint(dict(records), metadata, ())
+    return Checkpoint(_Tensors(path, start, extents), metadata, ())
+
+
+class _Tensors(Mapping[str, Raw]):
+    """The tensors of a file, each read when it is asked for."""
+
+    def __init__(self, path: Path, start: int, extents: Mapping[str, _Extent]) -> None:
+        self._path, self._start, self._extents = path, start, extents
+
+    def __getitem__(self, name: str) -> Raw:
+        """Map a tensor.
+
+        Raises:
+            KeyError: if there is none of that name.
+            CheckpointError: if the file is gone, or shorter than it was.
+        """
+        dtype, shape, begin, end = self._extents[name]
+        first = self._start + begin
+        if begin == end:
+            return Raw(dtype, shape, b"")
+        page = first - first % mmap.ALLOCATIONGRANULARITY
+        try:
+            with self._path.open("rb") as stream:
+                mapped = mmap.mmap(
+                    stream.fileno(), self._start + end - page, offset=page, access=mmap.ACCESS_READ
+                )
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self._path}: tensor {name!r}: expected it where it was: {error}"
+            ) from error
+        view = memoryview(mapped)[first - page :]
+        aligned = first % dtypes.itemsize(dtype) == 0
+        return Raw(dtype, shape, view if aligned else bytes(view))
+
+    def __iter__(self) -> Iterator[str]:
+        """Names in the order of the header."""
+        return iter(self._extents)
+
+    def __len__(self) -> int:
+        """Number of tensors."""
+        return len(self._extents)
+
+    def outline(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of a tensor, without mapping it."""
+        return self._extents[name].dtype, self._extents[name].shape
 
 
 def write(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str], *, force: bool) -> None:
@@ -98,29 +138,24 @@ def write(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]
         CheckpointError: if a tensor's dtype or name has no form in the format.
         OutputError: if the file cannot be written.
     """
-    tensors = {name: resolve(records, name) for name in records}
-    for name, record in tensors.items():
+    outlines = {name: outline(records, name) for name in records}
+    for name, (dtype, _) in outlines.items():
         if name == METADATA:
             raise CheckpointError(
                 f"{path}: expected another name than {METADATA!r}, which safetensors reserves"
             )
-        if record.dtype not in CODES:
-            raise CheckpointError(
-                f"{path}: tensor {name!r}: expected a dtype safetensors has, got {record.dtype}"
-            )
-    order = sorted(tensors, key=lambda name: -dtypes.itemsize(tensors[name].dtype))
+        if dtype not in CODES:
+            raise CheckpointError(f"{path}: tensor {name!r}: expected a dtype safetensors has, got {dtype}")
+    order = sorted(outlines, key=lambda name: -dtypes.itemsize(outlines[name][0]))
     offsets, position = {}, 0
     for name in order:
-        size = math.prod(tensors[name].shape) * dtypes.itemsize(tensors[name].dtype)
+        dtype, shape = outlines[name]
+        size = math.prod(shape) * dtypes.itemsize(dtype)
         offsets[name] = [position, position + size]
         position += size
     header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
-    for name, record in tensors.items():
-        header[name] = {
-            "dtype": CODES[record.dtype],
-            "shape": list(record.shape),
-            "data_offsets": offsets[name],
-        }
+    for name, (dtype, shape) in outlines.items():
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": offsets[name]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
@@ -128,7 +163,9 @@ def write(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]
     with writing(path, force=force) as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            stream.write(np.ascontiguousarray(to_storage(tensors[name])).reshape(-1).view(np.uint8).data)
+            # One tensor at a time: a mapping that makes them on demand needs no memory for all.
+            tensor = to_storage(resolve(records, name))
+            stream.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
 
 def _map(path: Path) -> memoryview:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dwindle.errors import CheckpointError
 from dwindle.io import safetensors_file
 from dwindle.io.contents import Checkpoint
-from dwindle.records import Raw, Shared, Tied
+from dwindle.records import Record, outline
 
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_INDEX = safetensors_file.MAX_HEADER
@@ -37,24 +38,47 @@ def read(folder: Path) -> Checkpoint:
         names = ", ".join(file.name for file in indexes)
         raise CheckpointError(f"{folder}: expected one index of shards, got {names}")
 
-    records: dict[str, Raw | Shared | Tied] = {}
+    parts: dict[str, Mapping[str, Record]] = {}
     owner: dict[str, str] = {}
     metadata: dict[str, str] = {}
     skipped = [file.name for file in files if file not in shards and file not in indexes]
     for shard in shards:
         part = safetensors_file.read(shard)
-        for name, record in part.records.items():
+        for name in part.records:
             if name in owner:
                 raise CheckpointError(
                     f"{shard}: tensor {name!r}: expected it in one shard, got it in {owner[name]} too"
                 )
-            owner[name], records[name] = shard.name, record
+            owner[name], parts[name] = shard.name, part.records
         for key, text in part.metadata.items():
             if metadata.setdefault(key, text) != text:
                 skipped.append(f"{shard.name}: metadata {key!r}")
     for index in indexes:
         _check_index(index, _read_index(index), owner, {shard.name for shard in shards})
-    return Checkpoint(records, metadata, tuple(skipped))
+    return Checkpoint(_Tensors(parts), metadata, tuple(skipped))
+
+
+class _Tensors(Mapping[str, Record]):
+    """The tensors of all shards, each read when it is asked for."""
+
+    def __init__(self, parts: Mapping[str, Mapping[str, Record]]) -> None:
+        self._parts = parts
+
+    def __getitem__(self, name: str) -> Record:
+        """Map a tensor."""
+        return self._parts[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, shard by shard."""
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        """Number of tensors."""
+        return len(self._parts)
+
+    def outline(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of a tensor, without mapping it."""
+        return outline(self._parts[name], name)
 
 
 def _read_index(index: Path) -> dict[str, Any]:
