@@ -156,7 +156,8 @@ def test_diff_tells_how_far_apart(run, tmp_path):
 
 
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path):
-    """24 tensors of 8 MiB in and out again, with less than half of their bytes more than one of them takes."""
+    """24 tensors of 8 MiB in and out again, with less than half of their bytes more than one of them
+    takes."""
     code = f"""
 import resource, sys
 import numpy as np

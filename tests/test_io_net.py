@@ -63,7 +63,8 @@ def test_the_older_way_to_write_layers(tmp_path):
     path = tmp_path / "old.prototxt"
     path.write_text(
         'input: "x" input_shape { dim: 1 dim: 2 dim: 5 dim: 6 } '
-        'layers { name: "c" type: CONVOLUTION bottom: "x" top: "c" convolution_param { num_output: 3 kernel_h: 1 kernel_w: 2 stride: 2 } }'
+        'layers { name: "c" type: CONVOLUTION bottom: "x" top: "c" '
+        "convolution_param { num_output: 3 kernel_h: 1 kernel_w: 2 stride: 2 } }"
         ' layers { name: "i" type: INNER_PRODUCT bottom: "c" top: "i" inner_product_param { num_output: 2 } }'
     )
     found = {layer.name: layer.shape for layer in prototxt.read(path)}

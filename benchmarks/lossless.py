@@ -1,0 +1,141 @@
+"""The lossless coder against zipnn, zstd and xz: bytes and speed, one thread.
+
+    python -m benchmarks.lossless MODEL.safetensors --peer PYTHON --json results/lossless-NAME.json
+
+Every float32 tensor of more than 16 KiB, as it is and cast to bfloat16, in process time, best of three;
+ours in blocks
+of 2**20 elements as in a file, zipnn tensor by tensor. PYTHON is an interpreter that has zipnn 0.5.4, whose
+pins
+clash with ours: it is started in turn with ours, on the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from dwindle import dtypes
+from dwindle.code import exact
+from dwindle.code.plan import BLOCK
+from dwindle.io import read_checkpoint
+
+PEER = """
+import json, sys, time, warnings
+warnings.filterwarnings("ignore")
+import zipnn
+sizes, path, dtype = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+data = open(path, "rb").read()
+parts, at = [], 0
+for size in sizes:
+    parts.append(data[at:at + size]); at += size
+machine = zipnn.ZipNN(bytearray_dtype=dtype, threads=1, input_format="byte")
+into = out = 1e9
+for _ in range(3):
+    copies = [bytearray(part) for part in parts]
+    start = time.process_time(); coded = [machine.compress(copy) for copy in copies]
+    into = min(into, time.process_time() - start)
+    start = time.process_time(); back = [machine.decompress(c) for c in coded]
+    out = min(out, time.process_time() - start)
+assert all(bytes(b) == p for b, p in zip(back, parts))
+print(json.dumps({"bytes": sum(map(len, coded)), "encode_s": into, "decode_s": out}))
+"""
+
+
+def ours(parts: list[bytes], dtype: str) -> dict[str, float]:
+    """Bytes and best process seconds."""
+    step = BLOCK * dtypes.itemsize(dtype)
+    blocks = [memoryview(part)[at : at + step] for part in parts for at in range(0, len(part), step)]
+    into = out = 1e9
+    for _ in range(3):
+        start = time.process_time()
+        coded = [exact.encode(block, dtype) for block in blocks]
+        into = min(into, time.process_time() - start)
+        places = [np.empty(len(block), np.uint8) for block in blocks]
+        start = time.process_time()
+        for code, place in zip(coded, places, strict=True):
+            exact.decode(memoryview(code), dtype, place)
+        out = min(out, time.process_time() - start)
+    assert all(place.tobytes() == block for place, block in zip(places, blocks, strict=True))
+    return {"bytes": sum(map(len, coded)), "encode_s": into, "decode_s": out}
+
+
+def theirs(parts: list[bytes], dtype: str, peer: Path) -> dict[str, float]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(parts))
+        file.flush()
+        sizes = json.dumps([len(part) for part in parts])
+        done = subprocess.run(
+            [peer, "-c", PEER, sizes, file.name, dtype], capture_output=True, text=True, check=True
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def general(parts: list[bytes]) -> dict[str, Any]:
+    """What compressors that know nothing of floats make of the same bytes."""
+    data = b"".join(parts)
+    found: dict[str, Any] = {}
+    for level in (3, 19):
+        machine = zstandard.ZstdCompressor(level=level)
+        start = time.process_time()
+        coded = machine.compress(data)
+        middle = time.process_time()
+        zstandard.ZstdDecompressor().decompress(coded, max_output_size=len(data))
+        found[f"zstd -{level}"] = summary(len(coded), len(data), middle - start, time.process_time() - middle)
+    start = time.process_time()
+    coded = lzma.compress(data[: 1 << 24], preset=6)
+    middle = time.process_time()
+    lzma.decompress(coded)
+    size = min(len(data), 1 << 24)
+    found["xz -6, first 16 MiB"] = summary(len(coded), size, middle - start, time.process_time() - middle)
+    return found
+
+
+def summary(coded: int, size: int, into: float, out: float) -> dict[str, float]:
+    share, speeds = round(100 * coded / size, 2), (size / into / 1e9, size / out / 1e9)
+    return {"percent": share, "encode_GB_s": round(speeds[0], 3), "decode_GB_s": round(speeds[1], 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--peer", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    records = read_checkpoint(options.model).records
+    tensors = [bytes(record.data) for record in records.values() if record.dtype == "float32"]
+    long = [tensor for tensor in tensors if len(tensor) > 1 << 14]
+    short = [dtypes.from_float(np.frombuffer(tensor, "<f4"), "bfloat16").tobytes() for tensor in long]
+    report: dict[str, Any] = {
+        "command": f"python -m benchmarks.lossless {options.model.name} --peer PYTHON --json results/...",
+        "threads": 1,
+    }
+    for dtype, parts in (("float32", long), ("bfloat16", short)):
+        size = sum(map(len, parts))
+        ours(parts[:3], dtype)
+        mine, peer = ours(parts, dtype), theirs(parts, dtype, options.peer)
+        report[dtype] = {"bytes": size} | {
+            name: summary(int(found["bytes"]), size, found["encode_s"], found["decode_s"])
+            for name, found in (("dwindle", mine), ("zipnn 0.5.4", peer))
+        }
+        report[dtype]["encode_times_zipnn"] = round(peer["encode_s"] / mine["encode_s"], 2)
+        report[dtype]["decode_times_zipnn"] = round(peer["decode_s"] / mine["decode_s"], 2)
+        report[dtype] |= general(parts)
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
