@@ -1,4 +1,4 @@
-"""Huffman coding of symbols against zstd on the same symbols.
+"""Huffman and rANS coding of symbols against zstd on the same symbols.
 
     OMP_NUM_THREADS=1 python -m benchmarks.huffman --json results/huffman.json
 
@@ -23,7 +23,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from dwindle.code import entropy, huffman
+from dwindle.code import entropy, huffman, rans
 from dwindle.code.lengths import code_lengths
 from dwindle.share.assign import assign
 from dwindle.share.kmeans import kmeans
@@ -62,12 +62,18 @@ def prepared(symbols: Symbols) -> dict[str, tuple[Callable[[], Any], Callable[[]
     lengths = code_lengths(entropy.counts(symbols, 256), LIMIT)
     table = huffman.decode_table(lengths)
     coded = huffman.encode(symbols, lengths)
+    weights = rans.frequencies(entropy.counts(symbols, 256))
+    slots, states = rans.decode_table(weights), rans.encode(symbols, weights)
     compressor, decompressor = zstandard.ZstdCompressor(level=LEVEL), zstandard.ZstdDecompressor()
     compressed = compressor.compress(symbols.tobytes())
     peers: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "dwindle": (
             lambda: huffman.encode(symbols, code_lengths(entropy.counts(symbols, 256), LIMIT)),
             lambda: huffman.decode(coded, len(symbols), table, np.uint8),
+        ),
+        "dwindle rans": (
+            lambda: rans.encode(symbols, rans.frequencies(entropy.counts(symbols, 256))),
+            lambda: rans.decode(states, len(symbols), slots, np.uint8),
         ),
         "zstd": (
             lambda: compressor.compress(symbols),
@@ -105,8 +111,9 @@ def measure(symbols: Symbols) -> dict[str, Any]:
             result[peer][f"{what}_best"] = round(len(symbols) / min(seconds) / 1e6)
             result[peer][f"{what}_median"] = round(len(symbols) / statistics.median(seconds) / 1e6)
     for kind in ("best", "median"):
-        ratio = result["dwindle"][f"decode_{kind}"] / result["zstd"][f"decode_{kind}"]
-        result[f"decode_times_zstd_{kind}"] = round(ratio, 2)
+        for peer in ("dwindle", "dwindle rans"):
+            ratio = result[peer][f"decode_{kind}"] / result["zstd"][f"decode_{kind}"]
+            result[f"{peer}: decode_times_zstd_{kind}"] = round(ratio, 2)
     return result
 
 

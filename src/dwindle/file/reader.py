@@ -193,7 +193,7 @@ class Archive(Mapping[str, NDArray[Any]]):
                 first, begun = waiting.popleft()
                 yield first, self._finish(first, begun)
                 ahead -= 0 if begun is None else begun.out.nbytes
-                self._forget()
+                self.forget()
         for name, decoding in waiting:
             yield name, self._finish(name, decoding)
 
@@ -359,7 +359,7 @@ class Archive(Mapping[str, NDArray[Any]]):
             raise BaseError(f"expected {entry.dtype}{list(entry.shape)} in the base, got {got}")
         return memoryview(other.data)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Let the pages of the file that were touched leave this process's memory."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -372,8 +372,10 @@ class ArchiveRecords(Mapping[str, Record]):
         self._archive = archive
 
     def __getitem__(self, name: str) -> Record:
-        """The record of a tensor."""
-        return self._archive.record(name)
+        """The record of a tensor; the pages of the file that hold it don't stay in memory."""
+        record = self._archive.record(name)
+        self._archive.forget()
+        return record
 
     def __iter__(self) -> Iterator[str]:
         """Names in the order they were written."""
