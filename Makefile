@@ -42,6 +42,9 @@ results: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.networks --network vgg-16 --json results/vgg-16.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kmeans --json results/kmeans.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.huffman --json results/huffman.json
+	$(BIN)/python -m benchmarks.fuzz --files 1000000 --json results/fuzz.json
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m benchmarks.fuzz --files 50000 --seed 1 --json results/fuzz-boundscheck.json
+	$(BIN)/python -m benchmarks.stream --json results/stream.json
 	$(BIN)/dwindle sensitivity --model lenet-300-100 -o results
 	$(BIN)/dwindle sensitivity --model lenet-5 -o results
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dwindle.file import Archive as open
     from dwindle.loading import load, load_into
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Archive",
     "Coding",

@@ -32,11 +32,9 @@ KINDS: dict[str, tuple[Kind, ...]] = {"auto": ("rans", "huffman"), "rans": ("ran
 DECODE_SECONDS = 1.0
 """What `auto` may cost to decode, unless told otherwise."""
 
-CONTEXT_NANOSECONDS = 60.0
-"""What an element costs to decode by `context`, on one core, as `auto` reckons: measured on networks of 3
-to 8
-bits an index, where it takes 40 to 100 (results/levels.json). Static codes take about 1, which is left
-out."""
+CONTEXT_NANOSECONDS = 100.0
+"""What an element costs to decode by `context`, on one core, as `auto` reckons: measured on networks of 3 to 8
+bits an index it takes 54 to 125 (results/levels.json). Static codes take about 1, which is left out."""
 
 
 @dataclass(frozen=True)
