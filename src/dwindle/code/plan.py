@@ -33,8 +33,8 @@ DECODE_SECONDS = 1.0
 """What `auto` may cost to decode, unless told otherwise."""
 
 CONTEXT_NANOSECONDS = 100.0
-"""What an element costs to decode by `context`, on one core, as `auto` reckons: measured on networks of 3 to 8
-bits an index it takes 54 to 125 (results/levels.json). Static codes take about 1, which is left out."""
+"""What an element costs to decode by `context`, on one core, as `auto` reckons: measured on networks of 3 to
+8 bits an index it takes 54 to 125 (results/levels.json). Static codes take about 1, which is left out."""
 
 
 @dataclass(frozen=True)
