@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from dwindle.atomic import check_output
-from dwindle.errors import CheckpointError, OutputError
-from dwindle.io import net_file, npz_file, safetensors_file, shards
+from dwindle.atomic import check_output, unwritable
+from dwindle.errors import CheckpointError, CorruptError, OutputError
+from dwindle.io import net_file, npz_file, safetensors_file, shard_layout, shards
 from dwindle.io.contents import Checkpoint
 from dwindle.records import Record
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Checkpoint", "is_folder", "read_checkpoint", "write_checkpoint"]
+
+SHARD_SIZE = 5_000_000_000
+"""Bytes of tensors in a shard unless told otherwise."""
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -75,24 +79,42 @@ def write_checkpoint(
     records: Mapping[str, Record],
     metadata: Mapping[str, str] | None = None,
     *,
+    extras: Mapping[str, bytes] | None = None,
+    shard_size: int | None = None,
+    source: Path | str = "extras",
     force: bool = False,
-) -> None:
+) -> list[Path]:
     """Write records as a checkpoint, the format chosen by the suffix; `Shared` records are expanded.
 
+    A folder (`is_folder`) becomes safetensors shards and their index: those the extras tell of, or, without
+    them or with `shard_size`, shards of that size.
+
     Args:
-        path: ends in .safetensors, .npz, .pt, .pth, .bin, .ckpt or .net.
+        path: ends in .safetensors, .npz, .pt, .pth, .bin, .ckpt or .net, or is a folder.
         records: the tensors. Ties stay ties in torch checkpoints and are written twice in the others.
         metadata: text pairs; only safetensors has a place for them.
-        force: replace an existing file.
+        extras: what else it takes to write the file the records come from again, as `read_checkpoint` or an
+            archive gives them.
+        shard_size: most bytes of tensors in a shard; one that is larger has a shard of its own.
+        source: where the extras come from, for errors.
+        force: replace an existing file, or the shards of an existing folder.
+
+    Returns:
+        The files that were written.
 
     Raises:
         CheckpointError: if a tensor's dtype or name has no form in the format.
+        CorruptError: if the extras say what cannot be.
         OutputError: if the suffix is unknown, the file exists (without `force`) or cannot be written.
     """
+    if is_folder(path, shard_size):
+        layout = _layout(records, metadata or {}, extras or {}, shard_size, Path(source))
+        return shards.write(Path(path), records, layout, force=force)
     path = Path(path)
     format_ = _FORMATS.get(path.suffix.lower())
     if format_ is None:
-        raise OutputError(f"{path}: expected a name that ends in {', '.join(_FORMATS)}, got {path.name!r}")
+        known = f"{', '.join(_FORMATS)}, or in / for a folder of shards"
+        raise OutputError(f"{path}: expected a name that ends in {known}, got {path.name!r}")
     check_output(path, force=force)
     if format_ == "safetensors":
         safetensors_file.write(path, records, metadata or {}, force=force)
@@ -102,6 +124,41 @@ def write_checkpoint(
         net_file.write(path, records, force=force)
     else:
         _write_torch(path, records, force=force)
+    return [path]
+
+
+def is_folder(path: Path | str, shard_size: int | None = None) -> bool:
+    """Whether an output is a folder of shards.
+
+    It is if it is a folder already, ends in a slash, has no suffix, or if shards of a size are asked for.
+
+    Raises:
+        OutputError: if shards are asked for under the name of a file of tensors.
+    """
+    try:
+        if str(path).endswith(("/", os.sep)) or Path(path).is_dir():
+            return True
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise unwritable(Path(path), error) from error
+    if shard_size is not None and Path(path).suffix.lower() in _FORMATS:
+        raise OutputError(f"{path}: expected a folder for shards, got the name of a file")
+    return shard_size is not None or not Path(path).suffix
+
+
+def _layout(
+    records: Mapping[str, Record],
+    metadata: Mapping[str, str],
+    extras: Mapping[str, bytes],
+    size: int | None,
+    source: Path,
+) -> shard_layout.Layout:
+    """Which tensors go to which shard."""
+    if size is not None or shard_layout.EXTRA not in extras:
+        return shard_layout.by_size(records, SHARD_SIZE if size is None else size, metadata)
+    try:
+        return shard_layout.from_bytes(extras[shard_layout.EXTRA], metadata, len(records))
+    except CorruptError as error:
+        raise CorruptError(f"{source}: {error}") from error
 
 
 def _format(path: Path) -> str:

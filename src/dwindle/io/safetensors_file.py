@@ -219,9 +219,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not is_metadata(metadata):
         raise CheckpointError(f"{path}: expected {METADATA} that maps text to text, got something else")
-    return metadata
+    found: dict[str, str] = metadata
+    return found
+
+
+def is_metadata(pairs: Any) -> bool:
+    """Whether `pairs`, as JSON has them, map text to text; half a surrogate is none, having no UTF-8."""
+    if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+        return False
+    try:
+        "".join([*pairs, *pairs.values()]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _extent(path: Path, name: str, entry: Any) -> _Extent:
