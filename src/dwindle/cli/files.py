@@ -134,7 +134,7 @@ def decompress(
         typer.Option(
             "-o",
             "--output",
-            help=".safetensors, .npz, .pt or .net, or a folder of safetensors shards.",
+            help=".safetensors, .npz, .pt, .onnx or .net, or a folder of safetensors shards.",
             show_default=False,
         ),
     ],

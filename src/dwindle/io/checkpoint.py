@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dwindle.atomic import check_output, unwritable
 from dwindle.errors import CheckpointError, CorruptError, OutputError
-from dwindle.io import net_file, npz_file, safetensors_file, shard_layout, shards
+from dwindle.io import net_file, npz_file, onnx_file, safetensors_file, shard_layout, shards
 from dwindle.io.contents import Checkpoint
 from dwindle.records import Record
 
@@ -26,17 +26,19 @@ _PICKLE_MAGIC = b"\x80"
 _FORMATS = {
     ".safetensors": "safetensors",
     ".npz": "npz",
+    ".onnx": "onnx",
     ".net": "net",
     **dict.fromkeys(TORCH_SUFFIXES, "torch"),
 }
 
 
 def read_checkpoint(path: Path | str, *, key: str | None = None, layers: Path | None = None) -> Checkpoint:
-    """Read a checkpoint: a .safetensors, torch, .npz or .net file, or a folder of safetensors shards.
+    """Read a checkpoint: a .safetensors, torch, .npz, .onnx or .net file, or a folder of safetensors shards.
 
     The content decides what a file is, and only where it does not tell, the suffix. Nothing stored in a file
     is ever executed, and sizes are checked before anything is allocated. Records of safetensors and torch
-    files view the mapped file: keep it unchanged while they are in use.
+    files, and those that an ONNX model keeps in other files, view the mapped file: keep it unchanged while
+    they are in use.
 
     Args:
         path: the file or folder.
@@ -65,6 +67,8 @@ def read_checkpoint(path: Path | str, *, key: str | None = None, layers: Path | 
             checkpoint = safetensors_file.read(path)
         elif format_ == "npz":
             checkpoint = npz_file.read(path)
+        elif format_ == "onnx":
+            checkpoint = onnx_file.read(path)
         else:
             checkpoint = _read_torch(path, key)
     except OSError as error:
@@ -90,7 +94,7 @@ def write_checkpoint(
     them or with `shard_size`, shards of that size.
 
     Args:
-        path: ends in .safetensors, .npz, .pt, .pth, .bin, .ckpt or .net, or is a folder.
+        path: ends in .safetensors, .npz, .pt, .pth, .bin, .ckpt, .onnx or .net, or is a folder.
         records: the tensors. Ties stay ties in torch checkpoints and are written twice in the others.
         metadata: text pairs; only safetensors has a place for them.
         extras: what else it takes to write the file the records come from again, as `read_checkpoint` or an
@@ -103,7 +107,8 @@ def write_checkpoint(
         The files that were written.
 
     Raises:
-        CheckpointError: if a tensor's dtype or name has no form in the format.
+        CheckpointError: if a tensor's dtype or name has no form in the format, or there is no graph for an
+            ONNX model.
         CorruptError: if the extras say what cannot be.
         OutputError: if the suffix is unknown, the file exists (without `force`) or cannot be written.
     """
@@ -122,6 +127,13 @@ def write_checkpoint(
         npz_file.write(path, records, force=force)
     elif format_ == "net":
         net_file.write(path, records, force=force)
+    elif format_ == "onnx":
+        graph = (extras or {}).get(onnx_file.EXTRA)
+        if graph is None:
+            raise CheckpointError(
+                f"{path}: expected a file made from an ONNX model, which alone has its graph, got {source}"
+            )
+        return onnx_file.write(path, records, graph, Path(source), force=force)
     else:
         _write_torch(path, records, force=force)
     return [path]
@@ -177,6 +189,8 @@ def _format(path: Path) -> str:
             return format_
     if head.startswith(_PICKLE_MAGIC):
         return "torch"
+    if onnx_file.looks_like(head):
+        return "onnx"
     format_ = _FORMATS.get(path.suffix.lower())
     if format_ is None:
         raise CheckpointError(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ class Layout:
         for name in names:
             _check_name(name, SUFFIX)
         if len(set(names)) != len(names):
-            twice = next(name for number, name in enumerate(names) if name in names[:number])
+            twice = next(name for name, count in Counter(names).items() if count > 1)
             raise ValueError(f"expected each shard once, got {twice!r} twice")
         empty = sum(not shard.count for shard in self.shards)
         if empty > MAX_EMPTY:
