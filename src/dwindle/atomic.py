@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,11 @@ def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
 def temporary_for(path: Path) -> Path:
     """A hidden name beside `path` that nothing has yet."""
     return path.parent / f".{path.name[:20]}.{secrets.token_hex(8)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one of those of `temporary_for`: what has it was left behind by a kill."""
+    return re.fullmatch(r"\..*\.[0-9a-f]{16}\.tmp", name, re.DOTALL) is not None
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = True) -> None:

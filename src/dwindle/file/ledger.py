@@ -130,6 +130,7 @@ def ledger(archive: Archive) -> Ledger:
         decoding = archive.decode(name)
         with archive.naming(name):
             parts, record = decoding.finish(), decoding.record()
+        archive.forget()
         survivors = entries = None
         bounds: dict[str, float] = {}
         if isinstance(entry, layout.ExactEntry):

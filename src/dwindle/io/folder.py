@@ -54,7 +54,7 @@ def check(path: Path, *, ours: Callable[[str], bool], force: bool) -> None:
                 f"{path}: expected a folder without {found[0]}; --force (force=True) replaces such files"
             )
         # The whole folder changes places with a new one, to which only files can be linked.
-        inner = sorted(e.name for e in path.iterdir() if e.is_dir() and not e.is_symlink())
+        inner = sorted(e.name for e in path.iterdir() if _is_inner(e) and not atomic.is_temporary(e.name))
         if inner:
             raise OutputError(f"{path}: expected no folder beside files to replace, got {inner[0]}")
         if path.samefile(Path.cwd()):
@@ -98,7 +98,7 @@ def writing(
                 if not keep:
                     (temporary / guard).unlink()
                 if replacing:
-                    _replace(target, temporary, [name for name in old if not ours(name)])
+                    _replace(target, temporary, [n for n in old if not (ours(n) or atomic.is_temporary(n))])
                 else:
                     temporary.rename(target)
                 atomic.sync_folder(target.parent)
@@ -173,5 +173,12 @@ def _remove(folder: Path, names: list[str]) -> None:
     """Remove the replaced folder, unless something was added to it meanwhile."""
     with contextlib.suppress(OSError):
         for name in names:
-            (folder / name).unlink()
+            if _is_inner(folder / name):  # left behind by a kill, or it would have been refused
+                shutil.rmtree(folder / name)
+            else:
+                (folder / name).unlink()
         folder.rmdir()
+
+
+def _is_inner(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
