@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import strategies as make
-from dwindle.errors import CorruptError, DwindleError, OutputError
+from dwindle.errors import CheckpointError, CorruptError, DwindleError, OutputError
 from dwindle.file import Archive, write
 from dwindle.io import extra, folder, read_checkpoint, shard_layout, write_checkpoint
 from dwindle.io.shard_layout import Layout, Shard
@@ -245,7 +245,7 @@ ONE = {"counts": [2]}
 HOSTILE = {
     "a path": (ONE | {"names": ["a/b.safetensors"]}, "plain name"),
     "a parent": (ONE | {"names": ["../b.safetensors"]}, "plain name"),
-    "an absolute path": (ONE | {"names": ["/tmp/b.safetensors"]}, "plain name"),
+    "an absolute path": (ONE | {"names": ["/b.safetensors"]}, "plain name"),
     "a path on another system": (ONE | {"names": ["..\\b.safetensors"]}, "plain name"),
     "a NUL": (ONE | {"names": ["b\0.safetensors"]}, "plain name"),
     "a lone surrogate": (ONE | {"names": ["\ud800.safetensors"]}, "name that files can have"),
@@ -332,6 +332,18 @@ def test_a_text_out_of_proportion_is_kept_plain_and_refused_where_it_is_not(monk
         extra.unpack(small)
     monkeypatch.setattr(extra, "LONGEST", 10)
     assert extra.unpack(extra.pack(b"a" * 11)) == b"a" * 11
+
+
+def test_a_folder_that_has_no_layout_is_refused_when_it_is_read(tmp_path):
+    for name, said in (("a\\b.safetensors", "plain name"), ("one.safetensors", "at most 0 shards without")):
+        path = tmp_path / name.partition(".")[0]
+        path.mkdir()
+        write_checkpoint(path / name, {})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shard_layout, "MAX_EMPTY", 0)
+            with pytest.raises(CheckpointError, match=said) as error:
+                read_checkpoint(path)
+        assert str(error.value).startswith(f"{path}: expected ")
 
 
 def test_shards_that_are_there_take_force_and_other_files_stay(tmp_path, run, refused):

@@ -98,7 +98,9 @@ def writing(
                 if not keep:
                     (temporary / guard).unlink()
                 if replacing:
-                    _replace(target, temporary, [n for n in old if not (ours(n) or atomic.is_temporary(n))])
+                    # The only folders in it are those that a kill left behind.
+                    others = [n for n in old if not ours(n) and not _is_inner(target / n)]
+                    _replace(target, temporary, others)
                 else:
                     temporary.rename(target)
                 atomic.sync_folder(target.parent)
