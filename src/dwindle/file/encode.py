@@ -156,7 +156,8 @@ class Encoder:
 
     def _equal(self, name: str, record: Record) -> Tied | None:
         """An earlier exact tensor of the same dtype, shape and bytes, if it is worth to point at it."""
-        if not isinstance(record, Raw) or self._small(name, record):
+        # An extra must have bytes of its own, by the format.
+        if not isinstance(record, Raw) or self._small(name, record) or name.startswith(layout.EXTRA):
             return None
         ends = bytes(record.data[:ENDS]), bytes(record.data[-ENDS:])
         candidates = self._seen.setdefault((record.dtype, record.shape, *ends), [])
