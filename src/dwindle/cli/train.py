@@ -17,6 +17,7 @@ from dwindle.cli.output import Json, print_json, say
 if TYPE_CHECKING:
     from torch import nn
 
+    from dwindle.data import Examples
     from dwindle.outcome import Outcome
     from dwindle.recipe import Recipe
 
@@ -26,6 +27,23 @@ def _known_model(name: str | None) -> str | None:
 
     if name is not None and name not in NAMES:
         raise typer.BadParameter(f"expected one of {', '.join(NAMES)}, got {name}")
+    return name
+
+
+def _known_preprocessing(name: str | None) -> str | None:
+    from dwindle.data import PREPROCESSINGS
+
+    if name is not None and name not in PREPROCESSINGS:
+        raise typer.BadParameter(f"expected one of {', '.join(PREPROCESSINGS)}, got {name}")
+    return name
+
+
+def _small_model(name: str) -> str:
+    from dwindle.models import DATA
+
+    small = [known for known, data in DATA.items() if data == "mnist"]
+    if name not in small:
+        raise typer.BadParameter(f"expected one of {', '.join(small)}, got {name}")
     return name
 
 
@@ -40,12 +58,28 @@ def _usable_device(device: str) -> str:
     return device
 
 
-Data = Annotated[Path | None, typer.Option("--data", help="Folder with the MNIST files.", show_default=False)]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder with the MNIST files, or with the pictures of a network for ImageNet.",
+        show_default=False,
+    ),
+]
+Preprocessing = Annotated[
+    str | None,
+    typer.Option(
+        callback=_known_preprocessing,
+        help="What pictures go through: torchvision (without it), caffe or efficientnet-lite.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of torch; results are the same only for the same number.")
 ]
-Model = Annotated[str, typer.Option(callback=_known_model, help="lenet-300-100 or lenet-5.")]
-Device = Annotated[str, typer.Option(callback=_usable_device, help="Where to train: cpu, cuda, mps.")]
+NETWORKS = "lenet-300-100, lenet-5, alexnet, vgg-16 or resnet-50"
+Model = Annotated[str, typer.Option(callback=_known_model, help=f"{NETWORKS}.")]
+Device = Annotated[str, typer.Option(callback=_usable_device, help="Where the network runs: cpu, cuda, mps.")]
 
 
 def train(
@@ -75,7 +109,13 @@ def train(
 
     A run that was stopped, even killed, goes on where its last epoch ended and makes the same file.
 
+    Networks for ImageNet start from your weights (torchvision's .pth files fit) and your pictures: a folder
+    with train/ and val/ of class folders, or one of pictures named by class number, every second of which is
+    tested on.
+
     Example: dwindle train lenet-300-100-paper -o runs/lenet
+
+    Example: dwindle train alexnet-paper --reference alexnet.pth --data imagenet
     """
     from dwindle.recipe import read_recipe
 
@@ -90,7 +130,9 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what it makes.")] = Path(
         "runs/demo"
     ),
-    model: Model = "lenet-300-100",
+    model: Annotated[
+        str, typer.Option(callback=_small_model, help="lenet-300-100 or lenet-5.")
+    ] = "lenet-300-100",
     data: Data = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -115,29 +157,46 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(
-            callback=_known_model,
-            help="lenet-300-100 or lenet-5; a .dwz may name it itself.",
-            show_default=False,
+            callback=_known_model, help=f"{NETWORKS}; a .dwz may name it itself.", show_default=False
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The network before compression, to compare answers with.", show_default=False),
+    ] = None,
     data: Data = None,
+    preprocessing: Preprocessing = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Test error of a reference network as read from a file.
+    """Test error of a reference network as read from a file; with --against, how far its answers moved.
 
     Example: dwindle evaluate runs/demo/model.dwz --model lenet-300-100
+
+    Example: dwindle evaluate alexnet.dwz --model alexnet --data imagenet --against alexnet.pth
     """
-    from dwindle.data import mnist, pixels
     from dwindle.outcome import read_network
-    from dwindle.train import error, predict
+    from dwindle.train import compare, error, predict
 
     name, network = read_network(file, model)
-    digits = mnist(data)
-    wrong = error(predict(network, digits.test_images, prepare=pixels), digits.test_labels)
-    if as_json:
-        print_json({"file": str(file), "model": name, "bytes": file.stat().st_size, "test_error": wrong})
+    before = None if against is None else read_network(against, name)[1].to(device)
+    network.to(device)
+    examples = _examples(name, data, preprocessing)
+    inputs, labels = examples.test_inputs.to(device), examples.test_labels.to(device)
+    if before is None:
+        agreed = None
+        answers = predict(network, inputs, batch=examples.batch, prepare=examples.prepare)
     else:
-        typer.echo(f"{file}: {name}, {wrong:.2f} % of {len(digits.test_labels)} test digits wrong")
+        agreed = compare(before, network, inputs, labels, batch=examples.batch, prepare=examples.prepare)
+        answers = agreed.after
+    wrong = error(answers.cpu(), labels.cpu())
+    if as_json:
+        content = {"file": str(file), "model": name, "bytes": file.stat().st_size, "test_error": wrong}
+        print_json(content if agreed is None else content | {"agreement": agreed.to_json()})
+        return
+    typer.echo(f"{file}: {name}, {wrong:.2f} % of {len(labels)} test {examples.noun} wrong")
+    if agreed is not None:
+        show.agreement(agreed)
 
 
 def sensitivity(
@@ -147,14 +206,15 @@ def sensitivity(
         Path | None, typer.Option(help="Its checkpoint; the repository's without it.", show_default=False)
     ] = None,
     data: Data = None,
+    preprocessing: Preprocessing = None,
     as_json: Json = False,
 ) -> None:
-    """Error against sparsity, each layer pruned alone and without retraining, on 5,000 training digits.
+    """Error against sparsity, each layer pruned alone and without retraining, on 5,000 training examples.
 
     Example: dwindle sensitivity --model lenet-5 -o runs/sensitivity
     """
     from dwindle import atomic
-    from dwindle.data import mnist, pixels, split
+    from dwindle.data import split
     from dwindle.errors import CheckpointError
     from dwindle.models import reference_checkpoint
     from dwindle.outcome import read_network
@@ -168,12 +228,14 @@ def sensitivity(
         raise CheckpointError(f"{model}: expected --reference CHECKPOINT, got none and no repository")
     _, network = read_network(checkpoint, model)
     output.mkdir(parents=True, exist_ok=True)
-    digits = mnist(data)
-    _, chosen = split(len(digits.train_labels), 5000)
-    images, labels = digits.train_images[chosen], digits.train_labels[chosen]
+    examples = _examples(model, data, preprocessing)
+    count = len(examples.train_labels)
+    _, chosen = split(count, min(5000, count))
+    inputs, labels = examples.train_inputs[chosen], examples.train_labels[chosen]
 
     def accuracy(candidate: nn.Module) -> float:
-        return 100 - error(predict(candidate, images, prepare=pixels), labels)
+        answers = predict(candidate, inputs, batch=examples.batch, prepare=examples.prepare)
+        return 100 - error(answers, labels)
 
     scan = scan_sensitivity(network, accuracy)
     errors = {name: [round(100 - score, 4) for score in scores] for name, scores in scan.scores.items()}
@@ -181,7 +243,7 @@ def sensitivity(
         "command": shlex.join(["dwindle", *sys.argv[1:]]),
         "versions": versions(),
         "model": model,
-        "digits": len(labels),
+        examples.noun: len(labels),
         "baseline": round(100 - scan.baseline, 4),
         "sparsities": scan.sparsities,
         "errors": errors,
@@ -194,6 +256,19 @@ def sensitivity(
         return
     show.sensitivity(scan.sparsities, errors, 100 - scan.baseline)
     say(f"wrote {table}, {figure}")
+
+
+def _examples(model: str, folder: Path | None, preprocessing: str | None) -> Examples:
+    """The data a network is trained and tested on."""
+    from dwindle.data import PREPROCESSINGS, image_examples, mnist
+    from dwindle.errors import DataError
+    from dwindle.models import DATA
+
+    if DATA[model] == "mnist":
+        return mnist(folder)
+    if folder is None:
+        raise DataError(f"{model}: expected a folder of pictures (--data), got none")
+    return image_examples(folder, PREPROCESSINGS[preprocessing or "torchvision"])
 
 
 def _run(
@@ -209,7 +284,6 @@ def _run(
     """Run a recipe in a folder, measure it, draw it, print it."""
     import torch
 
-    from dwindle.data import mnist
     from dwindle.outcome import measure
     from dwindle.pipeline import run_recipe
     from dwindle.report.run import write_report
@@ -217,17 +291,17 @@ def _run(
     if threads is not None:
         torch.set_num_threads(threads)
     started = time.perf_counter()
-    digits = mnist(data)
+    examples = _examples(plan.model, data, plan.preprocessing)
     model = run_recipe(
         plan,
         folder,
-        digits,
+        examples,
         reference=reference,
         force=force,
         device=device,
         log=lambda line: say(f"{time.perf_counter() - started:6.1f} s  {line}", quiet=as_json),
     )
-    outcome = measure(plan, folder, digits, model.cpu())
+    outcome = measure(plan, folder, examples, model, device=device)
     facts = {"seed": plan.seed, "threads": torch.get_num_threads(), "device": device}
     facts["seconds"] = round(time.perf_counter() - started, 1)
     written = write_report(plan, outcome, folder, facts)
