@@ -1,5 +1,7 @@
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -339,3 +341,17 @@ def test_one_picture_is_no_data_set_to_train_and_test_on(tmp_path):
     save(tmp_path / "x.png", noise(8, 8))
     with pytest.raises(DataError, match=r"named by class number, got x\.png"):
         image_examples(tmp_path, PLAIN)
+
+
+SAMPLE = Path(os.environ.get("DWINDLE_DATA") or ".") / "imagenet-sample"
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="needs DWINDLE_DATA with imagenet-sample/, 500 photographs")
+def test_a_folder_of_photographs():
+    found = images(SAMPLE, PREPROCESSINGS["efficientnet-lite"], classes=1000)
+    assert found.labels.tolist() == list(range(0, 1000, 2))
+    for x, labels in found.every(0, 25).batches(8):
+        assert x.shape == (len(labels), 3, 224, 224)
+        levels = x * 128 + 127
+        assert torch.equal(levels, levels.round().clamp(0, 255))
+        assert (levels.flatten(1).std(1) > 10).all()
