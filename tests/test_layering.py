@@ -25,6 +25,7 @@ ROWS = [
     {"recipe", "phases", "pipeline", "outcome"},
     {"checkpoints"},
     {"compression", "loading"},
+    {"calibrate"},
     {"train"},
     {"bind"},
     {"prune", "share"},
