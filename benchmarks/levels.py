@@ -3,13 +3,10 @@
     python -m benchmarks.levels MODEL.safetensors --peer PYTHON --json results/levels.json
 
 Every tensor of two or more dimensions, rounded to multiples of a step that is a share of its standard
-deviation. PYTHON
-is an interpreter that has nncodec 2.1.3 (ISO/IEC 15938-17's reference software), whose arithmetic coder is
-given
-the levels tensor by tensor, without dependent quantization and with its context parameters optimized
-(`param_opt`). Process time,
-the best of three for ours, one run for NNCodec. Ours counts blocks and code tables, NNCodec's its streams:
-no headers.
+deviation. PYTHON is an interpreter that has nncodec 2.1.3 (ISO/IEC 15938-17's reference software), whose
+arithmetic coder is given the levels tensor by tensor, without dependent quantization and with its context
+parameters optimized (`param_opt`). Process time, the best of three for ours, one run for NNCodec. Ours counts
+blocks and code tables, NNCodec's its streams: no headers.
 """
 
 from __future__ import annotations
@@ -51,8 +48,8 @@ for stream, tensor in zip(coded, levels):
     out = np.zeros_like(tensor)
     decoder.decodeLayer(out, 0, 0, 0, 0, *HDSP_OPTS_OFF(), 0, 0)
     assert np.array_equal(out, tensor)
-print(json.dumps({"bytes": sum(map(len, coded)), "encode_s": middle - start, "decode_s": time.process_time()
-- middle}))
+end = time.process_time()
+print(json.dumps({"bytes": sum(map(len, coded)), "encode_s": middle - start, "decode_s": end - middle}))
 """
 
 
