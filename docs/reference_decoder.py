@@ -297,14 +297,6 @@ class Arithmetic:
         self.refill()
         return bit
 
-    def even(self, bits: int) -> int:
-        """A number of so many bits."""
-        self.span >>= bits
-        value = min(self.code // self.span, (1 << bits) - 1)
-        self.code -= value * self.span
-        self.refill()
-        return value
-
     def adaptive(self, chance: Chance) -> int:
         """A bit by one adaptive probability."""
         bit = self.bit(chance.p())
@@ -537,45 +529,79 @@ def read_tree(data: bytes, n: int, start: int, columns: int, kernel: int, zero: 
     return ranks
 
 
-def read_smooth(data: bytes, n: int, start: int, columns: int, centre: int) -> list[int]:
-    """Ranks coded as smooth levels (section 8.2)."""
-    source = Arithmetic(data)
-    more: dict[tuple[int, int], Chance] = {}
-    for scale in range(40):
-        count = max(scale // 2, 1)
-        mean, step = (3 if scale & 1 else 2) << count, 1 << max(count + 2, 8)
-        for j in range(31):
-            more[scale, j] = Chance(1000, (mean << 22) // (mean + step), 6)
-    halves, means = Lazy(1000, updates=6), {}
-    column, mean, seen = start % columns, 64, 0
-    ranks = []
-    for _ in range(n):
+class LevelCode:
+    """One of the codes of section 8.2, which adapts by steps."""
+
+    def __init__(self, number: int, tokens: int) -> None:
+        least = (2 | number & 1) << number // 2 - 1 if number > 1 else number
+        mean = max(least * 5 >> 2, 1)
+        more = [(mean << 32) // (mean + 64)]
+        while len(more) < 14:
+            more.append(more[-1] * more[-1] >> 32)
+        self.counts, left = [], 1 << 31
+        for token in range(tokens):
+            rest = left * more[below(token)] >> 32
+            self.counts.append((left - rest >> 22) + 1)
+            left = rest
+        self.uses = self.left = 0
+
+    def use(self) -> None:
+        """Give out slots where it is time to."""
+        if self.left == 0:
+            self.uses = self.left = min(max(2 * self.uses, 16), 8192)
+            if sum(self.counts) >> 20:
+                self.counts = [count >> 1 for count in self.counts]
+            free, total = 4096 - len(self.counts), sum(self.counts)
+            self.sizes = [count * free // total + 1 for count in self.counts]
+            self.sizes[self.sizes.index(max(self.sizes))] += 4096 - sum(self.sizes)
+            self.slots = [(token, place) for token, size in enumerate(self.sizes) for place in range(size)]
+        self.left -= 1
+
+
+def below(token: int) -> int:
+    """Bits of a magnitude that are not in its token (section 8.2)."""
+    return token // 4 - 2 if token >= 16 else 0
+
+
+def read_levels(data: bytes, n: int, start: int, columns: int, centre: int) -> list[int]:
+    """Ranks coded as levels (section 8.2)."""
+    source = Bytes(data)
+    tokens = source.byte()
+    require(1 <= tokens <= 64, "1 to 64 tokens")
+    if tokens == 1:
+        require(len(data) == 1, "no bytes after levels that are all 0")
+        return [centre] * n
+    stream, bits = Bytes(source.take(source.varint())), Bits(data, 8 * source.at)
+    states = [int.from_bytes(stream.take(4), "little") for _ in range(4 if n >= 1 << 14 else 1)]
+    codes: dict[int, LevelCode] = {}
+    means: dict[int, int] = {}
+    column, mean, group, ranks = start % columns, 64, [], []
+    for i in range(n):
+        if column % 4 == 0:
+            if column and len(group) == 4:
+                mean = towards(mean, 16 * sum(group), min(column // 4 - 1, 31))
+            group = []
         here = min(column, min(columns, 1 << 20) - 1)
         other = means.get(here, mean)
-        both = mean + other >> 1
-        scale, shift = min(octaves(both), 39), max(both.bit_length() - 8, 0)
-        found = 0
-        while found < 31 and source.adaptive(more[scale, found]):
-            found += 1
-        if found == 31:
-            found += source.even(min(source.even(5), 16))
-        value = found
-        if shift:
-            value = value << 1 | source.adaptive(halves[min(found, 31), shift])
-        rest = max(shift - 1, 0)
-        signed = int(value > 0 or rest > 0)
-        tail = source.even(rest + signed) if rest + signed else 0
-        value = value << rest | tail >> signed
-        level = -value if tail & signed else value
-        ranks.append((level + centre) % (1 << 16))
-        scaled = min(value, 0xFFFF) << 6
-        mean = towards(mean, scaled, seen)
-        seen = min(seen + 1, 127)
-        means[here] = towards(other, scaled, 15) if here in means else scaled + mean >> 1
-        column += 1
-        if column == columns:
-            column = seen = 0
-    source.end()
+        number = octaves(mean + other >> 1)
+        code = codes.setdefault(number, LevelCode(number, tokens))
+        code.use()
+        state = states[i % len(states)]
+        token, place = code.slots[state % 4096]
+        state = code.sizes[token] * (state >> 12) + place
+        if state < 1 << 15:
+            state = state << 16 | int.from_bytes(stream.take(2), "little")
+        states[i % len(states)] = state
+        code.counts[token] += 16
+        high = token if token < 16 else (4 | token % 4) << below(token)
+        size = high + bits.number(below(token))
+        minus = bits.bit() if size else 0
+        ranks.append((centre - size if minus else centre + size) % (1 << 16))
+        group.append(size)
+        means[here] = towards(other, 64 * size, 15) if here in means else 64 * size + mean >> 1
+        column = (column + 1) % columns
+    require(states == [1 << 15] * len(states), "a rANS code that ends where it began")
+    require(stream.at == len(stream.data) and bits.end() == len(data), "no bytes after the last level")
     return ranks
 
 
@@ -650,10 +676,10 @@ class Shared:
         columns, kernel = max(self.columns, 1), max(self.kernel, 1)
         ranked = {int(entry): rank for rank, entry in enumerate(self.order)}
         zero = ranked[self.zero] if self.zero >= 0 else -1
-        require(block[:1] in (b"\0", b"\1"), "a block coded as a tree or smooth")
+        require(block[:1] in (b"\0", b"\1"), "a block coded as a tree or as levels")
         if block[0] == 1:
             centre = zero if zero >= 0 else self.entries // 2
-            ranks = read_smooth(block[1:], n, start, columns, centre)
+            ranks = read_levels(block[1:], n, start, columns, centre)
         else:
             depth = max(self.entries - 1, 0).bit_length()
             ranks = read_tree(block[1:], n, start, columns, kernel, zero, depth)

@@ -86,6 +86,7 @@ SHARED: dict[str, Record] = {
     "fc.weight": shared((60, 70), 32, 8, 2),
     "levels": shared((40, 50), 200, 100, 3, zero=False),
     "many": shared((130, 140), 9, 90, 4),
+    "wide": shared((130, 140), 300, 100, 6, zero=False),
     "vector": shared((300,), 5, 50, 5),
 }
 FILES: dict[str, tuple[dict[str, Record], dict[str, Any]]] = {

@@ -330,7 +330,7 @@ BLOCKS = {
     "more survivors than cells": (one_block(b"\0", b"\x29", arrangement=2, shape=(2, 20)), "survivors of at"),
     "too many codes in a table": (one_block(b"\1\3\xff\xff\xff", b"\1", arrangement=0), "w: expected"),
     "a broken rANS table": (one_block(b"\2\3\xff\xff\xff", b"\1", arrangement=0), "w: expected a table"),
-    "an unknown way of context": (one_block(b"", b"\2\1", arrangement=4), "a tree or smooth"),
+    "an unknown way of context": (one_block(b"", b"\2\1", arrangement=4), "a tree or as levels"),
     "a context code that goes on": (one_block(b"", b"\0" + b"\1" * 200, arrangement=4), "a code of at most"),
 }
 

@@ -94,3 +94,22 @@ def test_damage_is_named(tmp_path):
     path.write_bytes(data)
     with Archive(path) as archive, pytest.raises(ChecksumError, match=r"a\.dwz: w: expected bytes"):
         ledger(archive)
+
+
+def test_extras_are_one_part_and_no_tensor(tmp_path):
+    data = np.arange(9000, dtype=np.uint16).astype(np.uint8).tobytes()
+    records: dict[str, Record] = {"w": Raw("uint8", (9000,), data), "again": Tied("w")}
+    write(tmp_path / "plain.dwz", records)
+    # One of the extras is equal to a tensor, and must have bytes of its own all the same.
+    write(tmp_path / "a.dwz", records, extras={"equal": data, "small": b"few bytes", "empty": b""})
+    with Archive(tmp_path / "a.dwz") as archive:
+        assert archive.extras == {"equal": data, "small": b"few bytes", "empty": b""}
+        result = ledger(archive)
+    assert result.file_size == sum(line.size for line in result.lines)
+    assert [tensor.name for tensor in result.tensors] == ["w", "again"]
+    assert result.original == 9000
+    assert result.overhead >= result.size(part="extras") > 9
+    assert result.file_size - (tmp_path / "plain.dwz").stat().st_size == pytest.approx(
+        result.size(part="extras"), abs=12
+    )
+    assert len([line for line in result.lines if line.part == "extras"]) == 1

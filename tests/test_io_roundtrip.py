@@ -149,7 +149,7 @@ def test_an_existing_output_is_kept_unless_forced(tmp_path, suffix):
 
 def test_unknown_suffix_is_refused(tmp_path):
     with pytest.raises(OutputError, match="got 'x"):
-        write_checkpoint(tmp_path / "x.onnx", {})
+        write_checkpoint(tmp_path / "x.tflite", {})
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

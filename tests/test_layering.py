@@ -56,6 +56,7 @@ WITHOUT_TORCH = {
     "settings",
 }
 TORCH_FILE = Path("io/torch_file.py")
+ONNX = {"onnx", "google"}
 NUMBA = {"numba", "llvmlite"}
 # What `import dwindle` and `dwindle --help` do not load: the rooms in LAZY import it in functions only.
 LAZY = {"__init__", "__main__", "cli"}
@@ -164,6 +165,10 @@ def test_third_parties_stay_in_their_rooms(path):
         library = name.split(".")[0]
         if library == "torch":
             assert here not in WITHOUT_TORCH or path == TORCH_FILE, f"{path} imports {name}"
+        if library in ONNX:
+            # For their types; only onnx_file.py asks for what they do.
+            where = here, path.name.partition("_")[0], lazy
+            assert where == ("io", "onnx", True), f"{path} imports {name}"
         if library in NUMBA:
             assert here == "kernels", f"{path} imports {name}"
         if here in LAZY:
@@ -190,7 +195,7 @@ def test_the_lower_rooms_work_where_torch_is_not_installed(tmp_path):
     assert len(modules) > 10
     interpreter(f"""
 import importlib, sys
-sys.modules["torch"] = None
+sys.modules["torch"] = sys.modules["onnx"] = None
 for module in {modules}:
     importlib.import_module(module)
 from dwindle.io import read_checkpoint, write_checkpoint
@@ -227,7 +232,7 @@ print("LOADED", *sys.modules)
     assert not HEAVY & set(loaded)
 
 
-def test_importing_io_loads_no_torch():
+def test_importing_io_loads_neither_torch_nor_onnx():
     loaded = interpreter("import dwindle.io, sys; print(*sys.modules)").split()
     assert "dwindle.io.safetensors_file" in loaded
-    assert "torch" not in loaded
+    assert not {"torch", "onnx", "google.protobuf"} & set(loaded)

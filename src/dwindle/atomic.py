@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,11 +31,11 @@ def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = 
         if path.is_dir():
             raise OutputError(f"{path}: expected a file to write, got a folder")
         if os.path.lexists(path) and not force:
-            raise _exists(path)
+            raise occupied(path)
         if not path.parent.is_dir():
             raise OutputError(f"{path}: expected an existing folder, got {path.parent}, which is none")
     except OSError as error:  # a name too long, a folder that may not be searched
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
         OutputError: if the file cannot be written: no such folder, no permission, no space, a folder at
             `path`, or, without `force`, a file.
     """
-    temporary = path.parent / f".{path.name[:20]}.{secrets.token_hex(8)}.tmp"
+    temporary = temporary_for(path)
     try:
         # Created by a plain open, so that the umask decides its permissions as for any other file.
         with temporary.open("xb") as stream:
@@ -59,18 +60,28 @@ def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
         if force:
             temporary.replace(path)
         else:
-            _move_to_free(temporary, path)
-        _sync_folder(path.parent)
+            move_to_free(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     except RuntimeError as error:
         # torch.save closes its archive after a failed write, fails again and hides the first failure.
         if isinstance(error.__context__, OSError):
-            raise _unwritable(path, error.__context__) from error
+            raise unwritable(path, error.__context__) from error
         raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def temporary_for(path: Path) -> Path:
+    """A hidden name beside `path` that nothing has yet."""
+    return path.parent / f".{path.name[:20]}.{secrets.token_hex(8)}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is one of those of `temporary_for`: what has it was left behind by a kill."""
+    return re.fullmatch(r"\..*\.[0-9a-f]{16}\.tmp", name, re.DOTALL) is not None
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = True) -> None:
@@ -79,28 +90,37 @@ def write_bytes(path: Path, data: bytes, *, force: bool = True) -> None:
         stream.write(data)
 
 
-def _move_to_free(temporary: Path, path: Path) -> None:
-    """Move to where there is no file: a link fails if there is one, in one step with the check."""
+def move_to_free(temporary: Path, path: Path) -> None:
+    """Move to where there is no file: a link fails if there is one, in one step with the check.
+
+    The temporary file may stay under its old name too.
+
+    Raises:
+        OutputError: if there is a file.
+        OSError: if it cannot be moved.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:
-        raise _exists(path) from None
+        raise occupied(path) from None
     except OSError:
         # Some file systems have no links (FAT, some network mounts): check and move are two steps there.
         if os.path.lexists(path):
-            raise _exists(path) from None
+            raise occupied(path) from None
         temporary.replace(path)
 
 
-def _exists(path: Path) -> OutputError:
+def occupied(path: Path) -> OutputError:
+    """The refusal to replace what is at `path` already."""
     return OutputError(f"{path}: expected no file there, got one; --force (force=True) replaces it")
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """The refusal that a failure to write at `path` becomes."""
     return OutputError(f"{path}: cannot be written: {error.strerror or error}")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be synced."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

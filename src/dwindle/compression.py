@@ -50,10 +50,11 @@ class Result:
         path: the file, read back and found equal to what went in.
         ledger: where its bytes go.
         notes: one line for each tensor that was to be compressed and is kept exactly, and why.
-        skipped: what a checkpoint held besides tensors, and is not in the file.
+        skipped: what a checkpoint held that is no tensor of the file.
         model: the compressed model in memory, None where there was only a checkpoint.
         reference_score: what `evaluate` said of the model before.
         score: what `evaluate` said of the model as it is read from the file.
+        kept: those of `skipped` that the file holds all the same, to write the checkpoint again.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Result:
     model: nn.Module | None = field(default=None, repr=False)
     reference_score: float | None = None
     score: float | None = None
+    kept: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -188,17 +190,14 @@ def compress_checkpoint(
         key: where a nested state dict is.
         layers: for a .net file, the network's prototxt.
         base: a checkpoint whose tensors exact ones are stored as differences from; who reads the file needs
-        it
-            too.
+            it too.
         sparsity: sparsity, for all those tensors or by name, pattern and type (`settings.resolve`).
         bits: width of an index, likewise; None shares nothing.
         init: start of k-means.
         lossless: change nothing, whatever `sparsity` and `bits` say. Tensors are then read and written one
-        after
-            the other: memory does not grow with the checkpoint.
+            after the other: memory does not grow with the checkpoint.
         codebook: "float16" or "bfloat16": round the entries of codebooks to that type, which about halves
-        their
-            bytes; the tensors keep their own dtype.
+            their bytes; the tensors keep their own dtype.
         coding: how indices and gaps are coded.
         min_elements: see above.
         seed: of what is random in k-means.
@@ -254,7 +253,8 @@ def compress_checkpoint(
     )
     with Archive(path, max_bytes=None, base=before) as archive:
         book = ledger(archive)
-    return Result(path, book, tuple(notes[name] for name in made if name in notes), checkpoint.skipped)
+    noted = tuple(notes[name] for name in made if name in notes)
+    return Result(path, book, noted, checkpoint.skipped, kept=checkpoint.kept)
 
 
 def _rounded(record: Record, codebook: str | None) -> Record:
@@ -291,8 +291,13 @@ def _why_exact(module: nn.Module, name: str) -> str | None:
 
 
 def _check_plain(source: Path, records: Mapping[str, Record]) -> None:
-    """Refuse the state of a model with masks or codebooks, whose tensors are not what it computes with."""
+    """Refuse the state of a model with masks or codebooks, whose tensors are not what it computes with.
+
+    Names that a file has for what is no tensor are refused too.
+    """
     for name in records:
+        if name.startswith("\0"):
+            raise CheckpointError(f"{source}: {shown(name)}: expected a name that does not begin with NUL")
         _, found, link = name.partition("parametrizations.")
         if found and link.endswith((".mask", ".centroids")):
             raise CheckpointError(

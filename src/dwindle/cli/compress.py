@@ -18,7 +18,7 @@ def compress(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="IN", help=".safetensors, .pt (weights only), .npz, .net, or a folder of shards"
+            metavar="IN", help=".safetensors, .pt (weights only), .npz, .onnx, .net, or a folder of shards"
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .dwz to write.", show_default=False)],
@@ -90,7 +90,7 @@ def compress(
         coding = Coding(coder, gap_bits, dictionary, decode_seconds)  # type: ignore[arg-type]
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if output.suffix in (".safetensors", ".pt", ".pth", ".npz", ".net") and not output.exists():
+    if output.suffix in (".safetensors", ".pt", ".pth", ".npz", ".onnx", ".net") and not output.exists():
         name = output.with_suffix(".dwz").name
         raise typer.BadParameter(f"expected a name such as {name}, got {output.name}", param_hint="--output")
     if codebook not in (None, "float16", "bfloat16"):
@@ -123,7 +123,7 @@ def compress(
             progress=step,
         )
     if as_json:
-        listed = {"notes": result.notes, "skipped": result.skipped}
+        listed = {"notes": result.notes, "skipped": result.skipped, "kept": result.kept}
         about = {"source": str(source), "file": str(output), "bytes": result.size}
         print_json({**about, **result.ledger.to_json(), **listed})
         return
@@ -131,7 +131,8 @@ def compress(
     for note in result.notes:
         say(note)
     for name in result.skipped:
-        say(f"{name}: not a tensor, left out")
+        kept = name in result.kept
+        say(f"{name}: of another type, kept in the graph" if kept else f"{name}: not a tensor, left out")
 
 
 def _setting(

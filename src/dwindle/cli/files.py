@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -128,8 +130,22 @@ def verify(
 def decompress(
     file: Dwz,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help=".safetensors, .npz, .pt or .net", show_default=False)
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            help=".safetensors, .npz, .pt, .onnx or .net, or a folder of safetensors shards.",
+            show_default=False,
+        ),
     ],
+    shard_size: Annotated[
+        str | None,
+        typer.Option(
+            "--shard-size",
+            help="Bytes of a shard, such as 2GB or 500MB; without it those the file was made from, or 5GB.",
+            show_default=False,
+        ),
+    ] = None,
     force: Force = False,
     trust: Trust = False,
     base: Base = None,
@@ -137,24 +153,51 @@ def decompress(
 ) -> None:
     """Write the tensors of a file as an ordinary checkpoint.
 
+    A folder (one that is there, a name without a suffix, or with a slash at its end) gets safetensors shards
+    and their index: those that the file was made from, or shards of --shard-size.
+
     Example: dwindle decompress model.dwz -o model.safetensors
     """
     from dwindle import atomic
     from dwindle.file import Archive
-    from dwindle.io import write_checkpoint
+    from dwindle.io import is_folder, write_checkpoint
 
-    atomic.check_output(output, force=force, inputs=(file,))
+    most = None if shard_size is None else _bytes(shard_size)
+    path, folder = Path(output), is_folder(output, most)
+    if not folder:
+        atomic.check_output(path, force=force, inputs=(file,))
     with Archive(file, max_bytes=_most(trust), base=_read_base(base)) as archive:
-        write_checkpoint(output, archive.records, archive.metadata, force=force)
+        written = write_checkpoint(
+            output,
+            archive.records,
+            archive.metadata,
+            extras=archive.extras,
+            shard_size=most,
+            source=file,
+            force=force,
+        )
         tensors = len(archive)
-    dropped = [] if output.suffix.lower() == ".safetensors" else list(archive.metadata)
-    result = {"file": str(file), "output": str(output), "tensors": tensors, "bytes": output.stat().st_size}
+    dropped = [] if folder or path.suffix.lower() == ".safetensors" else list(archive.metadata)
+    used = sum(part.stat().st_size for part in written)
     if as_json:
-        print_json(result | {"metadata_left_out": dropped})
+        about = {"file": str(file), "output": str(path), "tensors": tensors, "bytes": used}
+        print_json(about | {"files": [str(part) for part in written], "metadata_left_out": dropped})
         return
-    say(f"{output}: {tensors} tensors, {size(output.stat().st_size)} bytes")
+    files = f" in {len(written)} files" if len(written) > 1 else ""
+    say(f"{path}: {tensors} tensors{files}, {size(used)} bytes")
     if dropped:
-        say(f"metadata left out, since {output.suffix} has no place for it: {', '.join(map(shown, dropped))}")
+        say(f"metadata left out, since {path.suffix} has no place for it: {', '.join(map(shown, dropped))}")
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes, such as 500MB, 2GB, 1.5GiB or 1000000."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B?", text.strip(), re.IGNORECASE | re.ASCII)
+    exponent = " KMGT".index(found[2].upper()) if found and found[2] else 0
+    count = int(Decimal(found[1]) * (1024 if found[3] else 1000) ** exponent) if found else 0
+    if not 0 < count < 1 << 63:
+        message = f"expected a size such as 2GB or 500MB, got {text!r}"
+        raise typer.BadParameter(message, param_hint="--shard-size")
+    return count
 
 
 def diff(

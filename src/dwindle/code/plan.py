@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dwindle import dtypes
 from dwindle.code import entropy, gaps, streams
+from dwindle.code.context import Way
 from dwindle.code.streams import Code, Kind, index_bits
 from dwindle.records import Shared
 
@@ -41,9 +42,9 @@ KINDS: dict[str, tuple[Kind, ...]] = {"auto": ("rans", "huffman"), "rans": ("ran
 DECODE_SECONDS = 1.0
 """What `auto` may cost to decode, unless told otherwise."""
 
-CONTEXT_NANOSECONDS = 100.0
-"""What an element costs to decode by `context`, on one core, as `auto` reckons: measured on networks of 3 to
-8 bits an index it takes 54 to 125 (results/levels.json). Static codes take about 1, which is left out."""
+CONTEXT_NANOSECONDS: dict[Way, float] = {"levels": 15.0, "tree": 100.0}
+"""What an element costs to decode by each way of `context`, on one core, as `auto` reckons: levels took 13 to
+15 and trees 75 to 180, for maps of 2 to 8 bits an element. Static codes take about 1, which is left out."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Coding:
             `auto`, a width leaves context out.
         dictionary: one Huffman code per `layer`, or one for the whole `network`; `auto` is Huffman then.
         decode_seconds: what `auto` may spend on decoding all tensors, reckoned for one core at
-            `CONTEXT_NANOSECONDS` an element; tensors that gain most for their time are coded by context.
+            `CONTEXT_NANOSECONDS`; it goes where it saves most bytes for its time.
     """
 
     coder: Coder = "auto"

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle import dtypes
-from dwindle.code import blocks, exact
+from dwindle.code import blocks, context, exact
 from dwindle.code.compare import common_code
+from dwindle.code.context import Way
 from dwindle.code.plan import (
     BLOCK,
     CONTEXT_NANOSECONDS,
@@ -159,7 +160,8 @@ class Encoder:
 
     def _equal(self, name: str, record: Record) -> Tied | None:
         """An earlier exact tensor of the same dtype, shape and bytes, if it is worth to point at it."""
-        if not isinstance(record, Raw) or self._small(name, record):
+        # An extra must have bytes of its own, by the format.
+        if not isinstance(record, Raw) or self._small(name, record) or name.startswith(layout.EXTRA):
             return None
         ends = bytes(record.data[:ENDS]), bytes(record.data[-ENDS:])
         candidates = self._seen.setdefault((record.dtype, record.shape, *ends), [])
@@ -192,27 +194,66 @@ class Encoder:
         }
 
     def _add_contexts(self, shared: Mapping[str, Shared], static: Mapping[str, float]) -> None:
-        """Code by context those tensors that gain most for the time it takes to decode them."""
+        """Code tensors by context where that saves most for the time it takes to decode them."""
         budget = self.coding.decode_seconds
-        costs = {name: elements(record) * CONTEXT_NANOSECONDS / 1e9 for name, record in shared.items()}
-        coded = {
-            name: self._encode_context(record) for name, record in shared.items() if costs[name] <= budget
+        ways: dict[Way, float] = {way: cost / 1e9 for way, cost in CONTEXT_NANOSECONDS.items()}
+        begun = {
+            (name, way): self._start_context(record, way)
+            for name, record in shared.items()
+            for way, cost in ways.items()
+            if elements(record) * cost <= budget
         }
-        gains = {name: static[name] - sum(map(len, blocks)) for name, blocks in coded.items()}
-        for name in sorted(coded, key=lambda name: -gains[name] / max(costs[name], 1e-9)):
-            if gains[name] > 0 and costs[name] <= budget:
-                budget -= costs[name]
+        coded = {key: [block.result() for block in waiting] for key, waiting in begun.items()}
+        steps: list[tuple[float, float, str, Way]] = []
+        for name, record in shared.items():
+            sizes = {way: sum(map(len, coded[name, way])) for way in ways if (name, way) in coded}
+            steps += _steps(name, static[name], sizes, {way: elements(record) * ways[way] for way in sizes})
+        for _, added, name, way in sorted(steps, key=lambda step: -step[0]):
+            if added <= budget:
+                budget -= added
                 self._plans[name] = Plan("context", self._plans[name].entries)
-                self._contexts[name] = coded[name]
+                self._contexts[name] = coded[name, way]
 
-    def _encode_context(self, record: Shared) -> Payloads:
-        plan, values = Plan("context", len(record.codebook)), book(record)
-        numbers = range(blocks.block_count(plan, elements(record)))
+    def _start_context(self, record: Shared, way: Way) -> list[Future[bytes]]:
+        """Begin to code the blocks of a tensor in one of the ways of context."""
+        values, count = book(record), elements(record)
+        return [
+            self.pool.submit(
+                context.encode,
+                record.indices[start : start + BLOCK],
+                start,
+                record.shape,
+                values.ranks,
+                values.zero,
+                way,
+            )
+            for start in range(0, count, BLOCK)
+        ]
 
-        def encode(number: int) -> bytes:
-            return blocks.encode(record.indices, plan, values, record.shape, number)
 
-        return list(self.pool.map(encode, numbers))
+def _steps(
+    name: str, static: float, sizes: Mapping[Way, int], costs: Mapping[Way, float]
+) -> list[tuple[float, float, str, Way]]:
+    """The ways of context that are worth their time: bytes saved a second, seconds added, name, way.
+
+    From one step to the next less is saved for the same time: a way that would save more a second than the
+    one before it takes its place.
+    """
+    kept: list[tuple[float, float, Way]] = []
+    for way in sorted(sizes, key=lambda way: costs[way]):
+        size = float(sizes[way])
+        if size >= (kept[-1][0] if kept else static):
+            continue
+        if kept:
+            first, seconds, _ = kept[0]
+            if (static - size) * seconds > (static - first) * costs[way]:
+                kept = []
+        kept.append((size, costs[way], way))
+    before, spent, steps = static, 0.0, []
+    for size, cost, way in kept:
+        steps.append(((before - size) / max(cost - spent, 1e-9), cost - spent, name, way))
+        before, spent = size, cost
+    return steps
 
 
 def _cut(record: Raw) -> list[memoryview]:

@@ -13,7 +13,10 @@ from dwindle.file import layout
 from dwindle.file.reader import CHECKSUM, Archive
 from dwindle.records import Shared
 
-OVERHEAD = ("header", "metadata", "code table", "counts", "checksum", "modes")
+EXTRAS = "extras"
+"""The part that everything is which the file keeps beside tensors, to write the checkpoint it came from."""
+
+OVERHEAD = ("header", "metadata", "code table", "counts", "checksum", "modes", EXTRAS)
 """Parts that are not the tensors themselves."""
 
 
@@ -24,8 +27,7 @@ class Line:
     Attributes:
         tensor: its name; None for what belongs to the whole file.
         part: indices, gaps, pointers, places, counts, codebook, values (a small exact tensor), raw or what
-        the
-            coder of exact tensors cuts them into, code table, header, metadata, checksum.
+            the coder of exact tensors cuts them into, code table, header, metadata, checksum, extras.
         size: bytes in the file.
         bound: zero-order entropy of the stream in bytes, None where there is no stream.
     """
@@ -115,10 +117,9 @@ def ledger(archive: Archive) -> Ledger:
     """
     lines = [*_front_lines(archive), *_values_lines(archive)]
     summaries: list[TensorSummary] = []
-    names = list(archive)
     for name, entry in archive.header.entries.items():
         if isinstance(entry, layout.AliasEntry):
-            coding = f"{'tied' if entry.tied else 'equal'} to {names[entry.owner]}"
+            coding = f"{'tied' if entry.tied else 'equal'} to {archive.owner(name)[0]}"
             dtype, shape, original = "", tuple[int, ...](), 0
             if not entry.tied:
                 _, owner = archive.owner(name)
@@ -128,6 +129,7 @@ def ledger(archive: Archive) -> Ledger:
         decoding = archive.decode(name)
         with archive.naming(name):
             parts, record = decoding.finish(), decoding.record()
+        archive.forget()
         survivors = entries = None
         bounds: dict[str, float] = {}
         if isinstance(entry, layout.ExactEntry):
@@ -138,17 +140,19 @@ def ledger(archive: Archive) -> Ledger:
             coding, entries = _describe(entry.plan), entry.plan.entries
         lines += [Line(name, part.kind, part.size, bounds.get(part.kind)) for part in _merged(parts)]
         lines.append(Line(name, "checksum", CHECKSUM * len(entry.block_sizes)))
+        if name.startswith(layout.EXTRA):
+            continue
         original = layout.nbytes(entry)
         summaries.append(
             TensorSummary(name, entry.dtype, entry.shape, coding, original, 0, survivors, entries)
         )
     lines = _merged_lines(lines)
-    sizes = dict.fromkeys(names, 0)
+    sizes = dict.fromkeys(archive, 0)
     for line in lines:
         if line.tensor is not None:
             sizes[line.tensor] += line.size
     tensors = tuple(replace(summary, size=sizes[summary.name]) for summary in summaries)
-    return Ledger(tuple(lines), tensors, archive.size, archive.decoded_size)
+    return Ledger(tuple(lines), tensors, archive.size, sum(tensor.original for tensor in tensors))
 
 
 def _front_lines(archive: Archive) -> list[Line]:
@@ -208,9 +212,14 @@ def _merged(parts: Iterable[Part]) -> list[Part]:
 
 
 def _merged_lines(lines: Iterable[Line]) -> list[Line]:
-    """One line for each part of each tensor, in order of first appearance; lines of no bytes go."""
+    """One line for each part of each tensor, in order of first appearance; lines of no bytes go.
+
+    What belongs to an extra is one line of the file, whatever its parts.
+    """
     merged: dict[tuple[str | None, str], Line] = {}
-    for line in lines:
+    for found in lines:
+        extra = found.tensor is not None and found.tensor.startswith(layout.EXTRA)
+        line = Line(None, EXTRAS, found.size) if extra else found
         key = line.tensor, line.part
         size = line.size + (merged[key].size if key in merged else 0)
         merged[key] = Line(line.tensor, line.part, size, line.bound)

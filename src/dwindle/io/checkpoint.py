@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from dwindle.atomic import check_output
-from dwindle.errors import CheckpointError, OutputError
-from dwindle.io import net_file, npz_file, safetensors_file, shards
+from dwindle.atomic import check_output, unwritable
+from dwindle.errors import CheckpointError, CorruptError, OutputError
+from dwindle.io import net_file, npz_file, onnx_file, safetensors_file, shard_layout, shards
 from dwindle.io.contents import Checkpoint
 from dwindle.records import Record
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Checkpoint", "is_folder", "read_checkpoint", "write_checkpoint"]
+
+SHARD_SIZE = 5_000_000_000
+"""Bytes of tensors in a shard unless told otherwise."""
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -22,17 +26,19 @@ _PICKLE_MAGIC = b"\x80"
 _FORMATS = {
     ".safetensors": "safetensors",
     ".npz": "npz",
+    ".onnx": "onnx",
     ".net": "net",
     **dict.fromkeys(TORCH_SUFFIXES, "torch"),
 }
 
 
 def read_checkpoint(path: Path | str, *, key: str | None = None, layers: Path | None = None) -> Checkpoint:
-    """Read a checkpoint: a .safetensors, torch, .npz or .net file, or a folder of safetensors shards.
+    """Read a checkpoint: a .safetensors, torch, .npz, .onnx or .net file, or a folder of safetensors shards.
 
     The content decides what a file is, and only where it does not tell, the suffix. Nothing stored in a file
     is ever executed, and sizes are checked before anything is allocated. Records of safetensors and torch
-    files view the mapped file: keep it unchanged while they are in use.
+    files, and those that an ONNX model keeps in other files, view the mapped file: keep it unchanged while
+    they are in use.
 
     Args:
         path: the file or folder.
@@ -61,6 +67,8 @@ def read_checkpoint(path: Path | str, *, key: str | None = None, layers: Path | 
             checkpoint = safetensors_file.read(path)
         elif format_ == "npz":
             checkpoint = npz_file.read(path)
+        elif format_ == "onnx":
+            checkpoint = onnx_file.read(path)
         else:
             checkpoint = _read_torch(path, key)
     except OSError as error:
@@ -75,24 +83,43 @@ def write_checkpoint(
     records: Mapping[str, Record],
     metadata: Mapping[str, str] | None = None,
     *,
+    extras: Mapping[str, bytes] | None = None,
+    shard_size: int | None = None,
+    source: Path | str = "extras",
     force: bool = False,
-) -> None:
+) -> list[Path]:
     """Write records as a checkpoint, the format chosen by the suffix; `Shared` records are expanded.
 
+    A folder (`is_folder`) becomes safetensors shards and their index: those the extras tell of, or, without
+    them or with `shard_size`, shards of that size.
+
     Args:
-        path: ends in .safetensors, .npz, .pt, .pth, .bin, .ckpt or .net.
+        path: ends in .safetensors, .npz, .pt, .pth, .bin, .ckpt, .onnx or .net, or is a folder.
         records: the tensors. Ties stay ties in torch checkpoints and are written twice in the others.
         metadata: text pairs; only safetensors has a place for them.
-        force: replace an existing file.
+        extras: what else it takes to write the file the records come from again, as `read_checkpoint` or an
+            archive gives them.
+        shard_size: most bytes of tensors in a shard; one that is larger has a shard of its own.
+        source: where the extras come from, for errors.
+        force: replace an existing file, or the shards of an existing folder.
+
+    Returns:
+        The files that were written.
 
     Raises:
-        CheckpointError: if a tensor's dtype or name has no form in the format.
+        CheckpointError: if a tensor's dtype or name has no form in the format, or there is no graph for an
+            ONNX model.
+        CorruptError: if the extras say what cannot be.
         OutputError: if the suffix is unknown, the file exists (without `force`) or cannot be written.
     """
+    if is_folder(path, shard_size):
+        layout = _layout(records, metadata or {}, extras or {}, shard_size, Path(source))
+        return shards.write(Path(path), records, layout, force=force)
     path = Path(path)
     format_ = _FORMATS.get(path.suffix.lower())
     if format_ is None:
-        raise OutputError(f"{path}: expected a name that ends in {', '.join(_FORMATS)}, got {path.name!r}")
+        known = f"{', '.join(_FORMATS)}, or in / for a folder of shards"
+        raise OutputError(f"{path}: expected a name that ends in {known}, got {path.name!r}")
     check_output(path, force=force)
     if format_ == "safetensors":
         safetensors_file.write(path, records, metadata or {}, force=force)
@@ -100,8 +127,50 @@ def write_checkpoint(
         npz_file.write(path, records, force=force)
     elif format_ == "net":
         net_file.write(path, records, force=force)
+    elif format_ == "onnx":
+        graph = (extras or {}).get(onnx_file.EXTRA)
+        if graph is None:
+            raise CheckpointError(
+                f"{path}: expected a file made from an ONNX model, which alone has its graph, got {source}"
+            )
+        return onnx_file.write(path, records, graph, Path(source), force=force)
     else:
         _write_torch(path, records, force=force)
+    return [path]
+
+
+def is_folder(path: Path | str, shard_size: int | None = None) -> bool:
+    """Whether an output is a folder of shards.
+
+    It is if it is a folder already, ends in a slash, has no suffix, or if shards of a size are asked for.
+
+    Raises:
+        OutputError: if shards are asked for under the name of a file of tensors.
+    """
+    try:
+        if str(path).endswith(("/", os.sep)) or Path(path).is_dir():
+            return True
+    except OSError as error:  # a name too long, a folder that may not be searched
+        raise unwritable(Path(path), error) from error
+    if shard_size is not None and Path(path).suffix.lower() in _FORMATS:
+        raise OutputError(f"{path}: expected a folder for shards, got the name of a file")
+    return shard_size is not None or not Path(path).suffix
+
+
+def _layout(
+    records: Mapping[str, Record],
+    metadata: Mapping[str, str],
+    extras: Mapping[str, bytes],
+    size: int | None,
+    source: Path,
+) -> shard_layout.Layout:
+    """Which tensors go to which shard."""
+    if size is not None or shard_layout.EXTRA not in extras:
+        return shard_layout.by_size(records, SHARD_SIZE if size is None else size, metadata)
+    try:
+        return shard_layout.from_bytes(extras[shard_layout.EXTRA], metadata, len(records))
+    except CorruptError as error:
+        raise CorruptError(f"{source}: {error}") from error
 
 
 def _format(path: Path) -> str:
@@ -120,6 +189,8 @@ def _format(path: Path) -> str:
             return format_
     if head.startswith(_PICKLE_MAGIC):
         return "torch"
+    if onnx_file.looks_like(head):
+        return "onnx"
     format_ = _FORMATS.get(path.suffix.lower())
     if format_ is None:
         raise CheckpointError(

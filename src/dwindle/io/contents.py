@@ -15,11 +15,13 @@ class Checkpoint:
     Attributes:
         records: the tensors by name, in the order of the file; some formats read each when it is asked for.
         metadata: the file's own text pairs (safetensors only; the other formats have none).
-        skipped: names of what is not a tensor and is therefore in no record.
+        skipped: names of what is in no record, since it is no tensor or has no dtype of ours.
         extras: what else it takes to write the same file again, by name.
+        kept: those of `skipped` that the extras hold all the same.
     """
 
     records: Mapping[str, Record]
     metadata: dict[str, str]
     skipped: tuple[str, ...]
     extras: Mapping[str, bytes] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()

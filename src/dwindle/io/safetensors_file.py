@@ -10,7 +10,7 @@ import math
 import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from dwindle import dtypes
 from dwindle.atomic import writing
 from dwindle.errors import CheckpointError
 from dwindle.io.contents import Checkpoint
+from dwindle.io.mapped import mapped
 from dwindle.records import Raw, Record, outline, resolve, to_storage
 
 CODES = {
@@ -99,22 +100,8 @@ class _Tensors(Mapping[str, Raw]):
             CheckpointError: if the file is gone, or shorter than it was.
         """
         dtype, shape, begin, end = self._extents[name]
-        first = self._start + begin
-        if begin == end:
-            return Raw(dtype, shape, b"")
-        page = first - first % mmap.ALLOCATIONGRANULARITY
-        try:
-            with self._path.open("rb") as stream:
-                mapped = mmap.mmap(
-                    stream.fileno(), self._start + end - page, offset=page, access=mmap.ACCESS_READ
-                )
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self._path}: tensor {name!r}: expected it where it was: {error}"
-            ) from error
-        view = memoryview(mapped)[first - page :]
-        aligned = first % dtypes.itemsize(dtype) == 0
-        return Raw(dtype, shape, view if aligned else bytes(view))
+        place = self._start + begin, self._start + end
+        return Raw(dtype, shape, mapped(self._path, *place, dtypes.itemsize(dtype), f"tensor {name!r}"))
 
     def __iter__(self) -> Iterator[str]:
         """Names in the order of the header."""
@@ -138,7 +125,52 @@ def write(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]
         CheckpointError: if a tensor's dtype or name has no form in the format.
         OutputError: if the file cannot be written.
     """
-    outlines = {name: outline(records, name) for name in records}
+    content = Content(path, records, metadata)
+    with writing(path, force=force) as stream:
+        content.write(stream)
+
+
+class Content:
+    """What a safetensors file will hold: its header is made, and checked, before any tensor is asked for.
+
+    Args:
+        path: where the file will be, for errors.
+        records: the tensors, as for `write`.
+        metadata: text pairs.
+
+    Raises:
+        CheckpointError: if a tensor's dtype or name has no form in the format.
+    """
+
+    def __init__(self, path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]) -> None:
+        self._records = records
+        outlines = {name: outline(records, name) for name in records}
+        _check_forms(path, outlines)
+        self._order = sorted(outlines, key=lambda name: -dtypes.itemsize(outlines[name][0]))
+        offsets, position = {}, 0
+        for name in self._order:
+            dtype, shape = outlines[name]
+            size = math.prod(shape) * dtypes.itemsize(dtype)
+            offsets[name] = [position, position + size]
+            position += size
+        header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
+        for name, (dtype, shape) in outlines.items():
+            header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": offsets[name]}
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        self._header = text + b" " * (-len(text) % 8)
+        if len(self._header) > MAX_HEADER:
+            got = len(self._header)
+            raise CheckpointError(f"{path}: expected a header of at most {MAX_HEADER} bytes, got {got}")
+
+    def write(self, stream: IO[bytes]) -> None:
+        """Write the whole file, one tensor at a time: a mapping that makes them needs no memory for all."""
+        stream.write(len(self._header).to_bytes(8, "little") + self._header)
+        for name in self._order:
+            tensor = to_storage(resolve(self._records, name))
+            stream.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+
+
+def _check_forms(path: Path, outlines: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
     for name, (dtype, _) in outlines.items():
         if name == METADATA:
             raise CheckpointError(
@@ -146,26 +178,6 @@ def write(path: Path, records: Mapping[str, Record], metadata: Mapping[str, str]
             )
         if dtype not in CODES:
             raise CheckpointError(f"{path}: tensor {name!r}: expected a dtype safetensors has, got {dtype}")
-    order = sorted(outlines, key=lambda name: -dtypes.itemsize(outlines[name][0]))
-    offsets, position = {}, 0
-    for name in order:
-        dtype, shape = outlines[name]
-        size = math.prod(shape) * dtypes.itemsize(dtype)
-        offsets[name] = [position, position + size]
-        position += size
-    header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
-    for name, (dtype, shape) in outlines.items():
-        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": offsets[name]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > MAX_HEADER:
-        raise CheckpointError(f"{path}: expected a header of at most {MAX_HEADER} bytes, got {len(text)}")
-    with writing(path, force=force) as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            # One tensor at a time: a mapping that makes them on demand needs no memory for all.
-            tensor = to_storage(resolve(records, name))
-            stream.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
 
 def _map(path: Path) -> memoryview:
@@ -207,9 +219,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not is_metadata(metadata):
         raise CheckpointError(f"{path}: expected {METADATA} that maps text to text, got something else")
-    return metadata
+    found: dict[str, str] = metadata
+    return found
+
+
+def is_metadata(pairs: Any) -> bool:
+    """Whether `pairs`, as JSON has them, map text to text; half a surrogate is none, having no UTF-8."""
+    if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+        return False
+    try:
+        "".join([*pairs, *pairs.values()]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _extent(path: Path, name: str, entry: Any) -> _Extent:

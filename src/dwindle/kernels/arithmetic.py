@@ -121,21 +121,6 @@ def decode_bit(data: NDArray[np.uint8], code: np.uint64, span: np.uint64, at: np
     return np.uint64(bit), code, span, at
 
 
-@njit(cache=True, nogil=True, forceinline=True)
-def decode_even(
-    data: NDArray[np.uint8], code: np.uint64, span: np.uint64, at: np.uint64, bits: np.uint64
-) -> Any:
-    """A number of `bits` bits, 0 to 16, all values equally likely; returned with code, span and at."""
-    span >>= bits
-    value = min(code // span, (_ONE << bits) - _ONE)
-    code -= value * span
-    if span >> _WORD == _ZERO:
-        code = code << _WORD | _next_word(data, at)
-        span <<= _WORD
-        at += _FOUR
-    return value, code, span, at
-
-
 @njit(cache=True, nogil=True)
 def carry(out: NDArray[np.uint8], at: np.uint64) -> None:
     """Add one to the number whose last byte is the one before `at`."""
@@ -176,24 +161,6 @@ def encode_bit(
     bound = (span >> _SIXTEEN) * p
     start = low if bit else low + bound
     span = bound if bit else span - bound
-    if start < low:
-        carry(out, at)
-    low = start
-    if span >> _WORD == _ZERO:
-        put_word(out, at, low)
-        low <<= _WORD
-        span <<= _WORD
-        at += _FOUR
-    return low, span, at
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def encode_even(
-    out: NDArray[np.uint8], low: np.uint64, span: np.uint64, at: np.uint64, bits: np.uint64, value: np.uint64
-) -> Any:
-    """Add a number under 2**bits, `bits` 0 to 16, all values equally likely; returns low, span and at."""
-    span >>= bits
-    start = low + value * span
     if start < low:
         carry(out, at)
     low = start

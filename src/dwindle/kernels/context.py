@@ -1,18 +1,9 @@
-"""Index maps by context: every entry predicted from those around it, as one binary decision after the other.
+"""Index maps as a tree of binary decisions, each predicted from the entries around it.
 
-Entries come as ranks, their places in order of value. There are two ways:
-
-- `run_tree`, for pruned tensors and codebooks of any shape: is it zero, then the bits of the rank from the
-  top. That
-  it is zero has four predictions, mixed in the logistic domain: by how dense row and column are; by the row
-  and
-  the three elements before; by the column and the two above; by the place in the kernel and how many of it
-  were
-  zero. The upper bits of a rank have two, one of them by how large the values of row and column are.
-- `run_smooth`, for levels whose frequencies fall smoothly to both sides of a centre: the magnitude as a
-  quotient
-  by a power of two that follows the mean magnitude of row and column, in unary, and a remainder of which
-  only the highest bit is predicted (Golomb 1966; Rice 1979); then the sign.
+Entries come as ranks, their places in order of value: is it zero, then the bits of the rank from the top.
+That it is zero has four predictions, mixed in the logistic domain: by how dense row and column are; by the
+row and the three elements before; by the column and the two above; by the place in the kernel and how many
+of it were zero. The upper bits of a rank have two, one of them by how large the values of row and column are.
 """
 
 from __future__ import annotations
@@ -30,22 +21,14 @@ from dwindle.kernels.arithmetic import (
     adapted,
     chance,
     decode_bit,
-    decode_even,
     encode_bit,
-    encode_even,
     finish,
     first_code,
     squash,
     stretch,
 )
+from dwindle.kernels.levels import octaves
 
-COLUMNS = 1 << 20
-"""Most columns that are kept track of."""
-
-UNARY = 31
-"""Longest quotient in unary; what is over has a code of its own."""
-
-_SMOOTH = 40  # half octaves of a mean magnitude
 _ROW, _COLUMN = np.uint64(127), np.uint64(15)
 _DENSITY_ROW, _DENSITY_COLUMN = np.uint64(127), np.uint64(11)
 _LONG, _SHORT = np.uint64(1000), np.uint64(255)
@@ -60,24 +43,6 @@ _ZERO, _ONE, _TWO = np.uint64(0), np.uint64(1), np.uint64(2)
 def _towards(mean: np.int64, value: np.int64, updates: np.uint64) -> Any:
     """A mean after one more value."""
     return mean + ((value - mean) * np.int64(RATES[updates]) >> np.int64(16))
-
-
-@njit(cache=True, nogil=True)
-def _bit_count(value: np.uint64) -> Any:
-    """Bits of a number, 0 for 0."""
-    count = _ZERO
-    while value >> count:
-        count += _ONE
-    return count
-
-
-@njit(cache=True, nogil=True)
-def _octaves(mean: np.uint64) -> Any:
-    """A number on a scale of half octaves: 0, 1, then twice its bits less 2, one more in the upper half."""
-    count = _bit_count(mean)
-    if count < _TWO:
-        return count
-    return count * _TWO - _TWO + (mean >> (count - _TWO) & _ONE)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -103,6 +68,7 @@ def run_tree(
     ranks: NDArray[np.uint16],
     start: np.uint64,
     columns: np.uint64,
+    tracked: np.uint64,
     kernel: np.uint64,
     zero: np.int64,
     depth: np.uint64,
@@ -115,6 +81,7 @@ def run_tree(
         ranks: read or, when decoding, written; under 2**depth.
         start: place of the first in its tensor.
         columns: elements of a row of the tensor, at least 1.
+        tracked: columns that are kept track of, at least 1; those beyond share the last.
         kernel: elements of a kernel, at least 1; a row is made up of kernels.
         zero: the rank of 0.0, -1 where there is none.
         depth: bits of a rank, at most 16.
@@ -124,7 +91,6 @@ def run_tree(
     Returns:
         Bytes of the stream; when decoding, those looked at, which may be more than there are.
     """
-    tracked = min(columns, np.uint64(COLUMNS))
     dense = np.full(4 * 4096, FRESH, np.uint32)
     tree = np.full(_TWO << depth, _GUESSED, np.uint32)
     loud = np.full(_LOUD << _MIXED, FRESH, np.uint32)
@@ -188,7 +154,7 @@ def run_tree(
         if alive:
             level = np.int64(sizes[here]) if sizes[here] >= 0 else size
             ratio = ((size + level) << np.int64(9)) // max(all_size, np.int64(1))
-            by_size = min(_octaves(np.uint64(ratio)), np.uint64(_LOUD - 1))
+            by_size = min(octaves(np.uint64(ratio)), np.uint64(_LOUD - 1))
             node = _ONE
             for step in range(depth):
                 bit = rank >> (depth - _ONE - step) & _ONE
@@ -228,115 +194,6 @@ def run_tree(
             place = inside = _ZERO
         if column == columns:
             column = place = seen = kept = inside = before = _ZERO
-    if decoding:
-        return at
-    return finish(stream, low, span, at)
-
-
-@njit(cache=True, nogil=True)
-def run_smooth(
-    ranks: NDArray[np.uint16],
-    start: np.uint64,
-    columns: np.uint64,
-    centre: np.int64,
-    stream: NDArray[np.uint8],
-    decoding: bool,
-) -> Any:
-    """Code the ranks of a block as levels around a centre; see `run_tree` for what is alike.
-
-    Args:
-        ranks: read, or written modulo 2**16.
-        start: see there.
-        columns: see there.
-        centre: the rank whose level is 0.
-        stream: see there.
-        decoding: see there.
-    """
-    tracked = min(columns, np.uint64(COLUMNS))
-    more = np.empty(_SMOOTH * 32, np.uint32)
-    for scale in range(_SMOOTH):
-        # As if magnitudes fell geometrically: E / (E + step) goes on.
-        count = max(scale // 2, 1)
-        mean = np.int64(3 << count) if scale & 1 else np.int64(2 << count)
-        step = np.int64(1) << max(np.int64(count + 2), np.int64(8))
-        for j in range(32):
-            more[scale * 32 + j] = np.uint32(
-                (mean << np.int64(22)) // (mean + step) << np.int64(10) | np.int64(6)
-            )
-    halves = np.full(32 * 32, FRESH | np.uint32(6), np.uint32)
-    means = np.full(tracked, -1, np.int64)  # of columns, in 2**-6
-    low, span, at = _ZERO, WHOLE, _ZERO
-    if decoding:
-        low, at = first_code(stream), np.uint64(8)
-    column = start % columns
-    mean = np.int64(64)  # of the row
-    seen = _ZERO
-    for i in range(np.uint64(len(ranks))):
-        here = min(column, tracked - _ONE)
-        other = means[here] if means[here] >= 0 else mean
-        both = np.uint64(mean + other) >> _ONE
-        scale = min(_octaves(both), np.uint64(_SMOOTH - 1))
-        shift = _bit_count(both)
-        shift = shift - np.uint64(8) if shift > np.uint64(8) else _ZERO
-        level = np.int64(ranks[i]) - centre if not decoding else np.int64(0)
-        m = np.uint64(abs(level))
-        quotient = m >> shift
-        base = scale << np.uint64(5)
-        found = _ZERO
-        while found < np.uint64(UNARY):
-            slot = base + found
-            bit = np.uint64(quotient > found)
-            bit, low, span, at = _code(decoding, stream, low, span, at, chance(more[slot]), bit)
-            more[slot] = adapted(more[slot], bit, _LONG)
-            if not bit:
-                break
-            found += _ONE
-        if found == np.uint64(UNARY):
-            over = quotient - found if not decoding else _ZERO
-            count = _bit_count(over)
-            if decoding:
-                count, low, span, at = decode_even(stream, low, span, at, np.uint64(5))
-                count = min(count, np.uint64(16))
-                over, low, span, at = decode_even(stream, low, span, at, count)
-            else:
-                low, span, at = encode_even(stream, low, span, at, np.uint64(5), count)
-                low, span, at = encode_even(stream, low, span, at, count, over)
-            found += over
-        value = found
-        if shift:
-            slot = min(found, np.uint64(31)) << np.uint64(5) | shift
-            bit = m >> (shift - _ONE) & _ONE
-            bit, low, span, at = _code(decoding, stream, low, span, at, chance(halves[slot]), bit)
-            halves[slot] = adapted(halves[slot], bit, _LONG)
-            value = value << _ONE | bit
-        # What is left of the remainder and, unless it must be 0, the sign, are as good as random.
-        rest = shift - _ONE if shift else _ZERO
-        signed = _ONE if value or rest else _ZERO
-        bits = rest + signed
-        if bits:
-            tail = (m & ((_ONE << rest) - _ONE)) << _ONE | np.uint64(level < 0)
-            tail = tail if signed else tail >> _ONE
-            if decoding:
-                tail, low, span, at = decode_even(stream, low, span, at, bits)
-            else:
-                low, span, at = encode_even(stream, low, span, at, bits, tail)
-            value = value << rest | tail >> signed
-            level = -np.int64(value) if tail & signed else np.int64(value)
-        else:
-            level = np.int64(0)
-        if decoding:
-            ranks[i] = np.uint16(level + centre)
-            m = min(np.uint64(abs(level)), np.uint64(0xFFFF))
-        scaled = np.int64(m << np.uint64(6))
-        mean = _towards(mean, scaled, seen)
-        seen = min(seen + _ONE, _ROW)
-        if means[here] < 0:
-            means[here] = (scaled + mean) >> np.int64(1)
-        else:
-            means[here] = _towards(other, scaled, _COLUMN)
-        column += _ONE
-        if column == columns:
-            column = seen = _ZERO
     if decoding:
         return at
     return finish(stream, low, span, at)
