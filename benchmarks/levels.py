@@ -53,6 +53,12 @@ print(json.dumps({"bytes": sum(map(len, coded)), "encode_s": middle - start, "de
 """
 
 
+def weights(model: Path) -> list[np.ndarray]:
+    """The tensors of a checkpoint that are cut into levels."""
+    records = read_checkpoint(model).records.values()
+    return [to_storage(r) for r in records if r.dtype == "float32" and len(r.shape) > 1]
+
+
 def quantized(weights: list[np.ndarray], step: float) -> list[np.ndarray]:
     return [np.round(w / (step * max(float(w.std()), 1e-12))).astype(np.int32) for w in weights]
 
@@ -108,18 +114,17 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    records = read_checkpoint(options.model).records
-    weights = [to_storage(r) for r in records.values() if r.dtype == "float32" and len(r.shape) > 1]
+    arrays = weights(options.model)
     report: dict[str, Any] = {
         "command": "python -m benchmarks.levels MODEL.safetensors --peer PYTHON --json results/levels.json",
         "model": options.model.name,
-        "weights": sum(w.size for w in weights),
-        "tensors": len(weights),
+        "weights": sum(array.size for array in arrays),
+        "tensors": len(arrays),
         "threads": 1,
         "steps": {},
     }
     for step in STEPS:
-        levels = quantized(weights, step)
+        levels = quantized(arrays, step)
         shared = [as_record(array) for array in levels]
         bound = sum(entropy.entropy_bytes(entropy.counts(r.indices, len(r.codebook))) for r in shared)
         peer = theirs(levels, options.peer)
