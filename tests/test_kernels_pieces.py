@@ -151,6 +151,21 @@ def test_a_code_that_lacks_a_byte_is_not_used_again():
     assert kinds(check(words, 2, oracle=False), len(words), 4)[4] == planes.CODED
 
 
+def test_a_code_that_was_not_written_is_not_used():
+    """About where a code begins to pay, the one of the first piece may be dropped when all is coded."""
+    random = np.random.default_rng(2)
+    sevens, order = random.integers(0, 128, 2 * planes.PIECE), random.permutation(planes.PIECE)
+    first = set()
+    for zeros in range(6000, 7000, 10):
+        plane = sevens.copy()
+        plane[order[:zeros]] = plane[planes.PIECE + order[: zeros + 300]] = 0
+        plane = (plane << 1).astype("<u2")
+        data = check(plane >> 2 | plane << 14, 2, oracle=False)
+        assert data[:2] == bytes([planes.ONE, 0])
+        first.add(data[2])
+    assert first == {planes.CODED, planes.SEVENS}
+
+
 def test_pairs_are_coded_as_bytes_are():
     plane = np.minimum(RANDOM.geometric(0.2, 40_003), 50).astype(np.uint8)
     lengths = code_lengths(np.bincount(plane, minlength=256), 12)

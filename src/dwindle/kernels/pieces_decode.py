@@ -21,7 +21,7 @@ class Room(NamedTuple):
     Attributes:
         planes: the bytes of a piece, shape (planes, PIECE).
         lookups: the tables of single symbols of the last code of each plane, shape (planes, 2**LIMIT).
-        runs: those of runs, shape (planes, 2**(LIMIT + 1)).
+        runs: those of runs of LIMIT bits, shape (planes, 2**(LIMIT + 1)).
         codes: the bits of the longest code of each plane, 0 where there was none, and its lanes, shape
             (planes, 2).
         lengths: of a code, shape (256,).
@@ -66,8 +66,7 @@ def _read_code(data: Bytes, at: np.uint64, stop: np.uint64, number: int, r: Room
     lookup = r.lookups[number, : 1 << most]
     codes.fill_lookup(r.lengths, r.lanes[0], lookup)
     if many == codes.SHORT_LANES:
-        bits = max(most, np.int64(codes.FIVE))
-        codes.fill_runs(lookup, np.uint64(bits), r.runs[number, : 2 << bits])
+        codes.fill_runs(lookup, np.uint64(LIMIT), r.runs[number])
     return at + size
 
 
@@ -100,10 +99,7 @@ def _get_plane(data: Bytes, at: np.uint64, stop: np.uint64, number: int, n: int,
     size, at = varint_at(data, at, stop)
     if size > stop - at:
         return plane, BROKEN
-    size_of_runs = np.int64(1) << max(longest, np.int64(codes.FIVE))
-    if many != codes.SHORT_LANES:
-        size_of_runs = np.int64(0)
-    runs = r.runs[number, size_of_runs : 2 * size_of_runs]
+    runs = r.runs[number, 1 << LIMIT : (2 if many == codes.SHORT_LANES else 1) << LIMIT]
     lookup = r.lookups[number, : 1 << longest]
     wrong = huffman_decode.decode(data, at, at + size, lookup, runs, many, plane, r.lanes[:, :8])
     return plane, BROKEN if wrong else at + size

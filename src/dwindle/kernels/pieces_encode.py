@@ -18,9 +18,8 @@ from dwindle.kernels.planes import AGAIN, CODED, LIMIT, ONE, PIECE, SEVENS, STOR
 from dwindle.kernels.words import copy, leading_zeros, put_varint
 
 _SAMPLE, _STRIPE = 4096, 64  # bytes of a plane that are looked at before all are, and how many at a time
-_OFTENER, _THAN = 11, 10  # how much oftener than by chance two bytes are alike, where a code may pay
-_GAIN = 128  # a code has to save one byte in so many
-_QUICKER = 512  # a code that is quicker to read may take one bit in so many more
+_OFTENER, _THAN = 6, 5  # how much oftener than by chance two bytes are alike, where a code may pay
+_GAIN = 32  # a code has to save one byte in so many
 _WORSE = 200  # an old code is good enough if it takes at most one bit in so many more than a new one would
 _BELOW, _ABOVE = 4, 1  # bytes beyond those that occur which are likely in later pieces
 _PAIRS_FROM = 1 << 13  # bytes of a plane that are worth a table of pairs
@@ -36,8 +35,7 @@ class Work(NamedTuple):
         codes: lengths of the last code of each plane, shape (planes, 256).
         state: of each of them whether `entries` (1) and `pairs` (2) are of it, and how many bits in 2**-10 it
             took for each that there had to be, 0 where there was none, shape (planes, 2).
-        new: lengths of a new one, and those of one that is quicker to read, shape (256,).
-        quick: see `new`.
+        new: lengths of a new one, shape (256,).
         table: its table.
         coded: a coded plane.
         entries: what `huffman_encode.encode` looks up, shape (256,).
@@ -54,7 +52,6 @@ class Work(NamedTuple):
     codes: NDArray[np.uint8]
     state: NDArray[np.int64]
     new: NDArray[np.uint8]
-    quick: NDArray[np.uint8]
     table: NDArray[np.uint8]
     coded: NDArray[np.uint8]
     entries: NDArray[np.uint64]
@@ -73,7 +70,6 @@ def work(width: int) -> Work:
         np.empty((width, PIECE), np.uint8),
         np.empty((width, 256), np.uint8),
         np.empty((width, 2), np.int64),
-        np.empty(256, np.uint8),
         np.empty(256, np.uint8),
         np.empty(10 * 256 + tables.SLACK, np.uint8),
         np.empty(PIECE * LIMIT // 8 + 8 + huffman_encode.SLACK, np.uint8),
@@ -198,11 +194,6 @@ def _new_code(follows: bool, w: Work) -> Any:
     for i in range(max(low - _BELOW, 0), min(high + _ABOVE, 255) + 1 if follows else 0):
         w.counts[i] = max(w.counts[i], 1)
     lengths.code_lengths(w.counts, np.int64(LIMIT), w.new, w.merged, w.leaf)
-    if w.new.max() > codes.FIVE:
-        lengths.code_lengths(w.counts, np.int64(codes.FIVE), w.quick, w.merged, w.leaf)
-        bits = _coded_bits(w.counts, w.new)
-        if _coded_bits(w.counts, w.quick) <= bits + bits // _QUICKER:
-            w.new[:] = w.quick
     used = np.int64(0)
     for length in w.new:
         used += np.int64(length > 0)
@@ -227,7 +218,10 @@ def _put_new(
     out[at] = np.uint8(CODED)
     middle = copy(w.table, np.uint64(size), out, put_varint(np.uint64(size), out, at + _NEXT))
     end = _put_stream(plane, number, bits, most - _VARINT, out, middle, w)
-    return end if end != middle else at
+    if end == middle:
+        w.state[number, 1] = 0  # a decoder never sees this code
+        return at
+    return end
 
 
 @njit(cache=True, nogil=True)

@@ -21,8 +21,8 @@ PIECE = 1 << 16
 
 STORED, ONE, CODED, AGAIN, SEVENS = range(5)
 
-LIMIT = 12
-"""Longest code of a plane."""
+LIMIT = 11
+"""Longest code of a plane: so five fit into a word, and tables are small and quickly made."""
 
 WIDTH = 2
 """Bits of the Rice parameter of a table of code lengths."""
