@@ -1,6 +1,7 @@
-"""Huffman and rANS coding of symbols against zstd on the same symbols.
+r"""Huffman and rANS coding of symbols against zstd on the same symbols.
 
-    python -m benchmarks.huffman --net DATA/songhan --model MODEL.safetensors --json results/huffman.json
+    OMP_NUM_THREADS=1 python -m benchmarks.huffman --net DATA/songhan --model MODEL.safetensors \
+        --json results/huffman.json
 
 Drawn streams of 2**24 symbols; with `--net` those of the authors' SqueezeNet (the folder that
 `benchmarks.squeezenet` takes), survivors and gaps as a file holds them; with `--model` uniform levels of a
@@ -268,7 +269,7 @@ def main() -> None:
     makers |= of_model(options.model) if options.model else {}
     packages = ("numpy", "numba", "llvmlite", "zstandard")
     report: dict[str, Any] = {
-        "command": "python -m benchmarks.huffman"
+        "command": "OMP_NUM_THREADS=1 python -m benchmarks.huffman"
         + (" --net DATA/songhan" if options.net else "")
         + (f" --model {options.model.name}" if options.model else "")
         + " --json results/huffman.json",

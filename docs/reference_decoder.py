@@ -791,7 +791,7 @@ def read_plane(source: Bytes, n: int, codes: list[Code], number: int) -> bytes:
     if kind == 2:
         code = codes[number] = read_code(source, 0, 256)
         lengths = [length for length in code[1] if length] if code else []
-        require(len(lengths) > 1 and max(lengths) <= 12, "a code of two bytes or more, of up to 12 bits")
+        require(len(lengths) > 1 and max(lengths) <= 11, "a code of two bytes or more, of up to 11 bits")
     require(codes[number] is not None, "a code that came before")
     return bytes(read_symbols(Bytes(source.take(source.varint())), n, codes[number], 256))
 
