@@ -23,6 +23,7 @@ import math
 import os
 import platform
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -156,21 +157,21 @@ def ours(kind: streams.Kind, tensors: list[Symbols]) -> Peer:
 
 
 def zstd(tensors: list[Symbols]) -> Peer:
-    """Zstandard, whose contexts serve one thread at a time."""
-    compressor = zstandard.ZstdCompressor(level=LEVEL)
-    machines = [zstandard.ZstdDecompressor(), zstandard.ZstdDecompressor()]
+    """Zstandard; each thread has a decompressor of its own, which must not be shared while it is used."""
+    compressor, kept = zstandard.ZstdCompressor(level=LEVEL), threading.local()
 
-    def decode(machine: zstandard.ZstdDecompressor, parts: list[tuple[bytes, int]]) -> Iterator[Symbols]:
+    def decode(parts: list[tuple[bytes, int]]) -> Iterator[Symbols]:
+        if not hasattr(kept, "machine"):
+            kept.machine = zstandard.ZstdDecompressor()
         for data, size in parts:
-            yield np.frombuffer(machine.decompress(data, max_output_size=size), np.uint8)
+            yield np.frombuffer(kept.machine.decompress(data, max_output_size=size), np.uint8)
 
     size, tasks = 0, []
     for symbols in tensors:
         parts = [(compressor.compress(part), len(part)) for part in cut(symbols)]
         size += sum(len(data) for data, _ in parts)
         for half in halves(parts):
-            machine = machines[len(tasks) % 2]
-            tasks.append(lambda machine=machine, half=half: decode(machine, half))
+            tasks.append(lambda half=half: decode(half))
     encode: list[Task] = [
         lambda symbols=symbols: map(compressor.compress, cut(symbols)) for symbols in tensors
     ]
