@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import dwindle
 from dwindle import Calibration, chains
-from dwindle.calibrate import calibrate
+from dwindle.calibrate import Measured
 from dwindle.calibrate.feedback import factor, round_with_feedback
 from dwindle.calibrate.observe import Observer
 from dwindle.calibrate.outputs import divergence, forward, mean_divergence
@@ -149,7 +149,7 @@ def test_calibrated_levels_keep_outputs_better_at_the_same_bits(net, batches, ou
     share_levels(
         plain, step_sizes({name: Signal.of(chains.effective(*owners[name]).numpy()) for name in names}, 8)
     )
-    found = calibrate(tuned, names, 8, Calibration(batches, outputs))
+    found = Measured(tuned, names, Calibration(batches, outputs)).round(tuned, 8)
     assert set(found) == set(names)
     assert all(tensor.curvature > 0 for tensor in found.values())
     assert any(tensor.ratio != 1 for tensor in found.values())
@@ -215,4 +215,4 @@ def test_batches_come_in_many_forms(batches):
     with pytest.raises(TypeError, match="expected a float tensor"):
         forward(nn.Identity(), torch.ones(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="at least one batch"):
-        calibrate(model, ["head.weight"], 10, Calibration([]))
+        Measured(model, ["head.weight"], Calibration([]))

@@ -12,8 +12,7 @@ import numpy as np
 from torch import nn
 
 from dwindle import atomic, bind, chains, dtypes, settings
-from dwindle.calibrate import Calibration
-from dwindle.calibrate import calibrate as calibrated_levels
+from dwindle.calibrate import Calibration, Measured
 from dwindle.code.plan import Coding
 from dwindle.file import Archive, Ledger, ledger, write
 from dwindle.file.writer import check_metadata
@@ -163,7 +162,7 @@ def compress(
             share_levels(small, step_sizes(signals, quality))
         else:
             given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
-            calibrated_levels(small, unshared, quality, given, progress)
+            Measured(small, unshared, given, progress).round(small, quality)
         round_vectors(small, significant_bits(quality))
     else:
         share(small, bits={name: widths[name] for name in unshared}, init=init, seed=seed)

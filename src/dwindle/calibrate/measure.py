@@ -24,6 +24,9 @@ DAMPING = 0.1
 HELD_OUT = 5
 """Every fifth batch checks what the others say of a tensor."""
 
+CHECKED = 12.0
+"""The quality at which that is done, in dB."""
+
 LEAST_RATIO, MOST_RATIO = 0.5, 20.0
 """Bounds of that correction: it is measured on few inputs."""
 
@@ -64,73 +67,100 @@ class Calibration:
     seed: int = 0
 
 
-def calibrate(
-    model: nn.Module,
-    names: Iterable[str],
-    quality: float,
-    calibration: Calibration,
-    progress: Callable[[str], None] | None = None,
-) -> dict[str, CalibratedTensor]:
-    """Round tensors of a model to levels, in place, so that its outputs change least.
+class Measured:
+    """What each tensor of a model matters to its outputs: measured once, good for every quality.
 
     The cost of an error in each tensor is its Kronecker-factored Fisher information: the moments of inputs,
     of which `feedback` leaves what rows cannot make up for, times those of output gradients (Martens, Grosse
-    2015, "Optimizing neural networks with Kronecker-factored approximate curvature"). Steps are in inverse
-    proportion to the root of it, which is best at high rates (every tensor then loses as much by a bit less),
-    and their level is that at which they spend as many bits as those of `step_sizes`.
+    2015, "Optimizing neural networks with Kronecker-factored approximate curvature").
 
     Args:
-        model: any module; its parameters keep their values beneath the codebooks.
-        names: the tensors to round.
-        quality: in dB, see `step_sizes`.
+        model: any module, left as it is.
+        names: the tensors to round later.
         calibration: inputs and what to do with them.
         progress: called with what is being done.
-
-    Returns:
-        What was found of each tensor, by name.
 
     Raises:
         ValueError: if there are no batches.
         TypeError: if the model's output is no float tensor.
     """
-    tell = progress or (lambda line: None)
-    batches = list(calibration.batches)
-    if not batches:
-        raise ValueError("expected at least one batch to calibrate with, got none")
-    owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
-    plain = bind.unparametrized(model).eval()
-    signals = {name: Signal.of(array_of(*owners[name])) for name in names}
-    steps = step_sizes(signals, quality)
-    checks = batches[HELD_OUT - 1 :: HELD_OUT] if calibration.check else []
-    used = [batch for place, batch in enumerate(batches) if not checks or (place + 1) % HELD_OUT]
-    tell("observing")
-    seen = observe(plain, steps, used, calibration)
-    found = {name: _Tensor(plain, name, moments) for name, moments in seen.items()}
-    ratios = {}
-    chosen = _balanced(found, {}, signals, steps)
-    if checks:
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Iterable[str],
+        calibration: Calibration,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self._tell = progress or (lambda line: None)
+        self._feedback = calibration.feedback
+        batches = list(calibration.batches)
+        if not batches:
+            raise ValueError("expected at least one batch to calibrate with, got none")
+        plain = bind.unparametrized(model).eval()
+        owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
+        self.signals = {name: Signal.of(array_of(*owners[name])) for name in names}
+        checks = batches[HELD_OUT - 1 :: HELD_OUT] if calibration.check else []
+        used = [batch for place, batch in enumerate(batches) if not checks or (place + 1) % HELD_OUT]
+        self._tell("observing")
+        seen = observe(plain, self.signals, used, calibration)
+        self._tensors = {name: _Tensor(plain, name, moments) for name, moments in seen.items()}
+        self.ratios: dict[str, float] = {}
+        if checks:
+            self.ratios = self._check(plain, checks, calibration)
+            # What checked them may be learnt from once they are checked.
+            for name, moments in observe(plain, self.signals, checks, calibration).items():
+                if name in seen:
+                    self._tensors[name] = _Tensor(plain, name, seen[name].add(moments))
+
+    def _check(self, plain: nn.Module, checks: list[Any], calibration: Calibration) -> dict[str, float]:
+        """How far predictions are off for each tensor, at a quality where this shows."""
         with torch.no_grad():
             references = [forward(plain, batch) for batch in checks]
-        for name, tensor in found.items():
-            tell(f"checking {name}")
-            predicted, measured = tensor.try_step(chosen[name], checks, references, calibration)
+        steps, ratios = self.steps(CHECKED), {}
+        for name, tensor in self._tensors.items():
+            self._tell(f"checking {name}")
+            predicted, measured = tensor.try_step(steps[name], checks, references, calibration)
             ratios[name] = min(max(measured / max(predicted, 1e-30), LEAST_RATIO), MOST_RATIO)
-        more = observe(plain, steps, checks, calibration)
-        found = {name: _Tensor(plain, name, seen[name].add(more[name])) for name in found}
-        chosen = _balanced(found, ratios, signals, steps)
-    for name, tensor in found.items():
-        tell(f"rounding {name}")
-        dtype = str(chains.source(*owners[name]).dtype).removeprefix("torch.")
-        levels = tensor.levels(chosen[name], feedback=calibration.feedback).cpu().numpy()
-        values, places = from_levels(levels, chosen[name], dtype)
-        set_codebook(model, name, torch.from_numpy(values), torch.from_numpy(places))
-    share_levels(model, {name: step for name, step in steps.items() if name not in found})
-    return {
-        name: CalibratedTensor(chosen[name], found[name].curvature, ratios.get(name, 1.0))
-        if name in found
-        else CalibratedTensor(step, None)
-        for name, step in steps.items()
-    }
+        return ratios
+
+    def steps(self, quality: float) -> dict[str, float]:
+        """The step of each tensor.
+
+        They are in inverse proportion to the root of its cost, which is best at high rates: every tensor then
+        loses as much by a bit less. Their level is that at which they spend as many bits as those of
+        `step_sizes`, which tensors that were not seen at work get.
+
+        Args:
+            quality: in dB, see `step_sizes`.
+        """
+        steps = step_sizes(self.signals, quality)
+        costs = {
+            name: tensor.curvature * self.ratios.get(name, 1.0) for name, tensor in self._tensors.items()
+        }
+        weights = {name: self.signals[name].survivors for name in costs}
+        level = sum(
+            weights[name] * (math.log(steps[name]) + math.log(cost) / 2) for name, cost in costs.items()
+        )
+        scale = math.exp(level / max(sum(weights.values()), 1))
+        return steps | {name: round_step(scale / math.sqrt(cost)) for name, cost in costs.items()}
+
+    def round(self, model: nn.Module, quality: float) -> dict[str, CalibratedTensor]:
+        """Give the tensors of the model that was measured, or of a copy, codebooks of levels, in place."""
+        steps = self.steps(quality)
+        owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
+        for name, tensor in self._tensors.items():
+            self._tell(f"rounding {name}")
+            dtype = str(chains.source(*owners[name]).dtype).removeprefix("torch.")
+            levels = tensor.levels(steps[name], feedback=self._feedback).cpu().numpy()
+            values, places = from_levels(levels, steps[name], dtype)
+            set_codebook(model, name, torch.from_numpy(values), torch.from_numpy(places))
+        share_levels(model, {name: step for name, step in steps.items() if name not in self._tensors})
+        costs = {name: tensor.curvature for name, tensor in self._tensors.items()}
+        return {
+            name: CalibratedTensor(step, costs.get(name), self.ratios.get(name, 1.0))
+            for name, step in steps.items()
+        }
 
 
 def observe(
@@ -184,18 +214,3 @@ class _Tensor:
         measured = mean_divergence(self.model, batches, references, calibration.outputs)
         self.parameter.data = before
         return float((cost * self.gradients).sum()) / 2, measured
-
-
-def _balanced(
-    tensors: Mapping[str, _Tensor],
-    ratios: Mapping[str, float],
-    signals: Mapping[str, Signal],
-    steps: Mapping[str, float],
-) -> dict[str, float]:
-    """Steps in proportion to curvature ** -1/2 that spend as many bits as `steps` on these tensors."""
-    costs = {name: tensor.curvature * ratios.get(name, 1.0) for name, tensor in tensors.items()}
-    total = max(sum(signals[name].survivors for name in tensors), 1)
-    level = sum(
-        signals[name].survivors * (math.log(steps[name]) + math.log(cost) / 2) for name, cost in costs.items()
-    )
-    return {name: round_step(math.exp(level / total) / math.sqrt(cost)) for name, cost in costs.items()}
