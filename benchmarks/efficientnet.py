@@ -92,7 +92,11 @@ class Bench:
         self.path = path
         self.model = network()
         pictures = images(folder, PREPROCESSINGS["efficientnet-lite"], classes=1000)
-        self.calibration, self.evaluation = ([x for x, _ in half.batches(BATCH)] for half in pictures.split())
+        # Channels last: depthwise convolutions are several times faster so on a CPU.
+        self.calibration, self.evaluation = (
+            [x.contiguous(memory_format=torch.channels_last) for x, _ in half.batches(BATCH)]
+            for half in pictures.split()
+        )
         self.labels = pictures.split()[1].known_labels()
         self.all_labels = torch.cat([pictures.split()[0].known_labels(), self.labels])
         self.reference = logits(self.model, self.evaluation)
