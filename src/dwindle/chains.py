@@ -6,6 +6,7 @@ A parametrized tensor keeps the name it would have without parametrizations ("fc
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable, Iterator
 
@@ -99,6 +100,19 @@ def unknown(name: str, names: Iterable[str], kind: str = "tensor") -> TensorErro
 def chain(module: nn.Module, name: str) -> list[nn.Module]:
     """The parametrizations on `module.name`, first applied first; empty where there are none."""
     return list(_links(module, name)) if parametrize.is_parametrized(module, name) else []
+
+
+def duplicate(model: nn.Module) -> nn.Module:
+    """A deepcopy, also of modules that hold on to tensors they computed, which torch does not copy.
+
+    `torch.nn.utils.prune` leaves such tensors behind; in the copy they are values without a history.
+    """
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def append(module: nn.Module, name: str, part: nn.Module) -> None:

@@ -43,6 +43,25 @@ Train = Callable[[nn.Module], None]
 
 
 @dataclass(frozen=True)
+class Step:
+    """A file that a search tried.
+
+    Attributes:
+        setting: what it was made with, such as `survivors` and `bits`.
+        size: bytes of the file.
+        score: what `evaluate` said of the model as read from it; None if it was not asked.
+        holds: whether it keeps to what was asked for.
+        passes: passes of training that had gone into it.
+    """
+
+    setting: Mapping[str, float]
+    size: int
+    score: float | None
+    holds: bool
+    passes: int = 0
+
+
+@dataclass(frozen=True)
 class Result:
     """What a compression made.
 
@@ -55,6 +74,9 @@ class Result:
         reference_score: what `evaluate` said of the model before.
         score: what `evaluate` said of the model as it is read from the file.
         kept: those of `skipped` that the file holds all the same, to write the checkpoint again.
+        steps: what a search tried, in order.
+        evaluations: how often a search called `evaluate`.
+        passes: how often it called `train`.
     """
 
     path: Path
@@ -65,6 +87,9 @@ class Result:
     reference_score: float | None = None
     score: float | None = None
     kept: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    evaluations: int = 0
+    passes: int = 0
 
     @property
     def size(self) -> int:
@@ -134,7 +159,7 @@ def compress(
     least = 1 if isinstance(bits, Mapping) else min_elements
     widths = {} if bits is None else bits_by_tensor(small, bits, least)
     owners = {name: (module, attribute) for name, module, attribute in chains.named_tensors(small)}
-    reasons = {name: _why_exact(*owner) for name, owner in owners.items() if name in shares or name in widths}
+    reasons = {name: why_exact(*owner) for name, owner in owners.items() if name in shares or name in widths}
     exact = {name: reason for name, reason in reasons.items() if reason}
     reference_score = None if evaluate is None else evaluate(model)
     if sparsity is not None:
@@ -149,13 +174,22 @@ def compress(
     write(path, bind.to_records(small), coding=coding, metadata=metadata, force=force)
     with Archive(path, max_bytes=None) as archive:
         book = ledger(archive)
-        score = None
-        if evaluate is not None:
-            loaded = bind.unparametrized(small)
-            bind.load_records(loaded, {name: archive.record(name) for name in archive}, str(path))
-            score = evaluate(loaded)
+        score = None if evaluate is None else evaluate(read_back(small, archive, str(path)))
     notes = tuple(f"{name}: kept exactly: {reason}" for name, reason in exact.items())
     return Result(path, book, notes, (), small, reference_score, score)
+
+
+def read_back(model: nn.Module, archive: Archive, source: str) -> nn.Module:
+    """A model with the values a file has, without masks and codebooks.
+
+    Args:
+        model: what the file was written from; not changed.
+        archive: the file, opened.
+        source: its name, for errors.
+    """
+    loaded = bind.unparametrized(model)
+    bind.load_records(loaded, {name: archive.record(name) for name in archive}, source)
+    return loaded
 
 
 def compress_checkpoint(
@@ -284,7 +318,7 @@ def _targets(
     return settings.resolve(sparsity, dimensions)
 
 
-def _why_exact(module: nn.Module, name: str) -> str | None:
+def why_exact(module: nn.Module, name: str) -> str | None:
     """What keeps a tensor of a model from being pruned and shared."""
     for link in chains.chain(module, name):
         # Its own tensors are what has to be in the file; and computing the weight may change them.
