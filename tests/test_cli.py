@@ -114,8 +114,8 @@ def test_every_form_goes_there_and_back(tmp_path, tensors, run, form, suffix):
     assert all(distance["exact"] for distance in json.loads(out)["distances"])
     read = {".safetensors": load_file, ".pt": torch.load, ".npz": lambda p: dict(np.load(p))}[suffix](back)
     assert set(read) == set(tensors)
-    for name in ("conv.bias", "steps"):
-        assert np.array_equal(np.asarray(read[name]), tensors[name].numpy())
+    assert np.array_equal(np.asarray(read["steps"]), tensors["steps"].numpy())
+    np.testing.assert_allclose(np.asarray(read["conv.bias"]), tensors["conv.bias"].numpy(), rtol=2**-9)
 
 
 def test_compress_prints_json(tmp_path, tensors, run):
@@ -142,8 +142,9 @@ def test_inspect_verify_and_decompress_print_json(run, compressed, checkpoint, t
     found = json.loads(run("verify", compressed, "--against", checkpoint, "--json")[1])
     assert (found["ok"], found["tensors"], found["against"]) == (True, 4, str(checkpoint))
     by_name = {distance["name"]: distance for distance in found["distances"]}
-    assert [by_name[name]["exact"] for name in tensors] == [False, False, True, True]
-    assert by_name["wide.weight"]["snr_db"] > 30
+    assert [by_name[name]["exact"] for name in tensors] == [False, False, False, True]
+    assert by_name["wide.weight"]["snr_db"] > 25
+    assert by_name["conv.bias"]["snr_db"] > 50
     found = json.loads(run("decompress", compressed, "-o", tmp_path / "x.npz", "--json")[1])
     assert found["bytes"] == (tmp_path / "x.npz").stat().st_size
     assert (found["tensors"], found["metadata_left_out"]) == (4, ["made"])
@@ -174,8 +175,10 @@ def test_settings_of_compress(run, checkpoint, tmp_path):
     assert tensors("--bits", "none")["wide.weight"]["coding"] == "coded"
     assert tensors("--bits", "*.weight=2,conv*=none")["conv.weight"]["coding"] == "coded"
     assert tensors("--min-elements", "5000")["conv.weight"]["coding"] == "coded"
-    assert tensors("--prune", "0.9", "--coder", "csc")["wide.weight"]["coding"] == "csc, fixed"
-    assert tensors("--prune", "0.9", "--gap-bits", "3")["wide.weight"]["coding"].startswith("3-bit gaps")
+    assert tensors("--prune", "0.9", "--bits", "8", "--coder", "csc")["wide.weight"]["coding"] == "csc, fixed"
+    assert tensors("--prune", "0.9", "--bits", "8", "--gap-bits", "3")["wide.weight"]["coding"].startswith(
+        "3-bit gaps"
+    )
     for option in ("--init=optimal", "--init=forgy", "--dictionary=network", "--threads=2", "--seed=9"):
         tensors("--bits=3", option)
 

@@ -1,5 +1,6 @@
 import builtins
 import copy
+import math
 import itertools
 import os
 import subprocess
@@ -60,9 +61,28 @@ def records_of(path):
         return {name: archive.record(name) for name in archive}
 
 
-def test_defaults_share_large_matrices_and_keep_the_rest(tmp_path, net):
+def test_defaults_round_weights_to_levels_and_vectors_to_few_bits(tmp_path, net):
     state = copy.deepcopy(net.state_dict())
     result = dwindle.compress(net, tmp_path / "net.dwz")
+    found, loaded = records_of(result.path), dwindle.load(result.path)
+    shared = [name for name, record in found.items() if isinstance(record, Shared)]
+    assert shared == ["wide.weight", "head.weight"]
+    noise = sum(
+        float((loaded[name] - state[name]).square().sum() / state[name].square().sum()) for name in shared
+    )
+    assert -10 * math.log10(noise) == pytest.approx(25, abs=0.7)
+    for name in set(state) - set(shared):
+        if name.endswith(("bias", "norm.weight", "running_mean", "running_var")):
+            torch.testing.assert_close(loaded[name], state[name], rtol=2**-9, atol=0)
+        else:
+            assert torch.equal(loaded[name], state[name]), name
+    rough = dwindle.compress(net, tmp_path / "rough.dwz", quality=10)
+    assert rough.size < 0.8 * result.size
+
+
+def test_bits_share_large_matrices_and_keep_the_rest(tmp_path, net):
+    state = copy.deepcopy(net.state_dict())
+    result = dwindle.compress(net, tmp_path / "net.dwz", bits=8)
     found = records_of(result.path)
     assert [name for name, record in found.items() if isinstance(record, Shared)] == ["wide.weight"]
     assert 200 < len(found["wide.weight"].codebook) <= 256
@@ -126,7 +146,7 @@ def test_callbacks_train_after_each_stage_and_judge_what_the_file_holds(tmp_path
 def test_masks_and_codebooks_a_model_has_are_kept(tmp_path, net):
     prune(net, sparsity={"wide.weight": 0.9})
     share(net, bits={"wide.weight": 2, "head.weight": 3})
-    result = dwindle.compress(net, tmp_path / "x.dwz")
+    result = dwindle.compress(net, tmp_path / "x.dwz", bits=8)
     expected, found = bind.to_records(net), records_of(result.path)
     assert all(same(expected[name], found[name]) for name in expected)
 
@@ -177,7 +197,7 @@ def test_weights_whose_squares_leave_float64_are_kept_exactly(tmp_path, of_model
 def test_parametrizations_of_somebody_else_are_kept_exactly(tmp_path):
     model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(70, 70)), nn.Linear(70, 70))
     state = copy.deepcopy(model.state_dict())
-    result = dwindle.compress(model, tmp_path / "x.dwz", evaluate=lambda model: 0.0)
+    result = dwindle.compress(model, tmp_path / "x.dwz", bits=8, evaluate=lambda model: 0.0)
     assert result.notes == ("0.weight: kept exactly: parametrized by _SpectralNorm",)
     loaded = dwindle.load(tmp_path / "x.dwz")
     assert all(torch.equal(loaded[name], state[name]) for name in state if name != "1.weight")
@@ -313,12 +333,12 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_threads(tmp_path, chec
     for number, threads in enumerate((1, 3, None, 1)):
         path = tmp_path / f"{number}.dwz"
         dwindle.compress_checkpoint(
-            checkpoint, path, sparsity=0.5, init="forgy", seed=7, min_elements=1, threads=threads
+            checkpoint, path, sparsity=0.5, bits=8, init="forgy", seed=7, min_elements=1, threads=threads
         )
         content.add(path.read_bytes())
     assert len(content) == 1
     dwindle.compress_checkpoint(
-        checkpoint, tmp_path / "s.dwz", sparsity=0.5, init="forgy", seed=8, min_elements=1
+        checkpoint, tmp_path / "s.dwz", sparsity=0.5, bits=8, init="forgy", seed=8, min_elements=1
     )
     assert (tmp_path / "s.dwz").read_bytes() not in content
 
@@ -430,7 +450,7 @@ def test_load_refuses_what_is_no_file_of_ours(tmp_path, checkpoint):
 
 
 def test_loaded_tensors_have_memory_of_their_own(tmp_path, net):
-    dwindle.compress(net, tmp_path / "x.dwz")
+    dwindle.compress(net, tmp_path / "x.dwz", bits=8)
     loaded = dwindle.load(tmp_path / "x.dwz")
     loaded["head.bias"].add_(1)
     assert torch.equal(dwindle.load(tmp_path / "x.dwz")["head.bias"], net.head.bias)
@@ -454,10 +474,10 @@ def test_load_into_refuses_another_model_and_leaves_it_alone(tmp_path, net):
 
 
 def test_decompressed_checkpoints_compress_to_the_same_tensors(tmp_path, checkpoint):
-    dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz")
+    dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", bits=8)
     with dwindle.open(tmp_path / "x.dwz") as archive:
         write_checkpoint(tmp_path / "y.safetensors", {name: archive.record(name) for name in archive})
-    dwindle.compress_checkpoint(tmp_path / "y.safetensors", tmp_path / "y.dwz")
+    dwindle.compress_checkpoint(tmp_path / "y.safetensors", tmp_path / "y.dwz", bits=8)
     left, right = dwindle.load(tmp_path / "x.dwz"), dwindle.load(tmp_path / "y.dwz")
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert len(read_checkpoint(tmp_path / "y.safetensors").records) == len(left)
@@ -472,7 +492,7 @@ def test_the_public_names():
 
 
 def test_an_open_archive_is_a_mapping_of_arrays(tmp_path, net):
-    dwindle.compress(net, tmp_path / "x.dwz")
+    dwindle.compress(net, tmp_path / "x.dwz", bits=8)
     with dwindle.open(tmp_path / "x.dwz") as archive:
         assert set(archive.keys()) == set(net.state_dict())
         assert np.array_equal(archive["head.weight"], net.head.weight.detach().numpy())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import strategies as make
+from dwindle.checkpoints import compress_checkpoint
 from dwindle.code.plan import BLOCK, Coding
-from dwindle.compression import compress_checkpoint
 from dwindle.errors import BaseError
 from dwindle.file import Archive, write
 from dwindle.io import read_checkpoint, write_checkpoint

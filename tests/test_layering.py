@@ -23,6 +23,7 @@ ROWS = [
     {"cli"},
     {"report"},
     {"recipe", "phases", "pipeline", "outcome"},
+    {"checkpoints"},
     {"compression", "loading"},
     {"train"},
     {"bind"},
@@ -34,11 +35,13 @@ ROWS = [
     {"file"},
     {"code"},
     {"kernels"},
+    {"rounding"},
     {"records", "dtypes", "errors", "atomic", "checkout"},
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
 # Stages never import each other, nor do rooms of any row that is not named here.
 SAME_ROW = [
+    {"rounding"},
     {"records", "dtypes", "errors", "atomic", "checkout"},
     {"recipe", "phases", "pipeline", "outcome"},
 ]

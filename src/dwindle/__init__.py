@@ -10,8 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dwindle.checkpoints import compress_checkpoint
     from dwindle.code.plan import Coding
-    from dwindle.compression import Result, compress, compress_checkpoint
+    from dwindle.compression import Result, compress
     from dwindle.errors import DwindleError
     from dwindle.file import Archive
     from dwindle.file import Archive as open
@@ -37,7 +38,7 @@ _HOMES = {
     "DwindleError": "errors",
     "Result": "compression",
     "compress": "compression",
-    "compress_checkpoint": "compression",
+    "compress_checkpoint": "checkpoints",
     "load": "loading",
     "load_into": "loading",
 }

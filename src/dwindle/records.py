@@ -170,6 +170,22 @@ def distinct(record: Raw) -> Shared | None:
     return Shared(record.dtype, record.shape, values.view(storage), indices)
 
 
+def few_values(record: Raw) -> Shared | None:
+    """A float tensor that somebody has shared already, to the bit; None if it does not look so.
+
+    That is one of at most 256 values, each of them eight times or more on average, or of a single one.
+    """
+    bits = np.frombuffer(record.data, f"<u{dtypes.itemsize(record.dtype)}")
+    # Most tensors show by their first elements that they have more values.
+    if len(np.unique(bits[:1024])) > 256:
+        return None
+    values = np.unique(bits)
+    if len(values) != 1 and not 8 * len(values) <= min(len(bits), 8 * 256):
+        return None
+    indices = np.searchsorted(values, bits).astype(index_dtype(len(values)))
+    return Shared(record.dtype, record.shape, values.view(dtypes.STORAGE[record.dtype]), indices)
+
+
 def original_bytes(records: Mapping[str, Record]) -> int:
     """Bytes of all tensors uncompressed, each tied tensor once: what a rate is taken against."""
     return sum(nbytes(r) for r in records.values() if not isinstance(r, Tied))

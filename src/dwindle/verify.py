@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dwindle import dtypes, records
+from dwindle import dtypes, records, rounding
 from dwindle.errors import VerificationError, shown
 from dwindle.file import Archive
 from dwindle.records import Raw, Record, Shared
@@ -67,7 +67,8 @@ def distances(archive: Archive, original: Mapping[str, Record], source: Path) ->
     """Compare an archive with the checkpoint it should hold, tensor by tensor.
 
     Tensors the archive keeps exactly must be equal bit for bit, NaN and infinite values of shared ones too;
-    their other values may differ, by what is returned.
+    their other values may differ, by what is returned. Biases and norms may be rounded to fewer significant
+    bits, all values of one to the same.
 
     Raises:
         VerificationError: on a name, shape, dtype or exact tensor that does not match.
@@ -126,13 +127,19 @@ def _distance(archive: Archive, original: Mapping[str, Record], name: str) -> Di
     changed, n = int(np.count_nonzero(differ)), records.elements(before)
     if not changed:
         return Distance(name, True, 0, n, 0.0, 0.0, None)
-    if isinstance(stored, Raw):
+    if isinstance(stored, Raw) and not _is_rounded(name, before, stored):
         raise VerificationError(f"{where}: expected every bit, got {changed} of {n} changed")
     finite = np.isfinite(_values(before)) & np.isfinite(_values(stored))
     broken = int(np.count_nonzero(differ & ~finite))
     if broken:
         raise VerificationError(f"{where}: expected NaN and infinite values exactly, got {broken} changed")
     return _measure(name, changed, before, stored)
+
+
+def _is_rounded(name: str, before: Raw | Shared, stored: Raw) -> bool:
+    """Whether a tensor is a vector with fewer significant bits than it had."""
+    vector = rounding.is_vector(name, len(stored.shape), stored.dtype)
+    return vector and rounding.bits_of_rounding(_values(before), _values(stored)) is not None
 
 
 def _measure(name: str, changed: int, before: Raw | Shared, after: Raw | Shared) -> Distance:

@@ -28,12 +28,22 @@ def compress(
             help="Share of weights to remove: 0.9, or by name, pattern or type: conv=0.6,linear=0.9"
         ),
     ] = None,
-    bits: Annotated[
-        str,
+    quality: Annotated[
+        float | None,
         typer.Option(
-            help="Bits of an index: 8, or conv=8,linear=5,head.weight=6, the rest exact; none shares nothing."
+            help="Signal to noise in dB: 25 without it, hard to tell from the original; 6 less saves a bit "
+            "a weight.",
+            show_default=False,
         ),
-    ] = "8",
+    ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            help="Codebooks by k-means instead, with indices of so many bits: 8, or "
+            "conv=8,linear=5,head.weight=6, the rest exact; none shares nothing.",
+            show_default=False,
+        ),
+    ] = None,
     init: Annotated[
         str, typer.Option(help="Start of k-means: linear, density, forgy or optimal.")
     ] = "linear",
@@ -66,7 +76,12 @@ def compress(
         Path | None, typer.Option(help="The prototxt of a .net file.", show_default=False)
     ] = None,
     key: Annotated[str | None, typer.Option(help="Where a nested state dict is, such as model.ema.")] = None,
-    min_elements: Annotated[int, typer.Option(min=0, help="Leave smaller tensors exact.")] = 4096,
+    min_elements: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Leave smaller tensors exact: 4096, or 64 by --quality.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of --init forgy.")] = 0,
     threads: Threads = None,
     force: Force = False,
@@ -74,13 +89,15 @@ def compress(
 ) -> None:
     """Compress a checkpoint, without its model's code, and verify the file before returning.
 
-    Without options: 8-bit codebooks for float tensors of two or more dimensions and at least 4,096 elements,
-    everything else exact, to the bit. --lossless keeps all of it so.
+    Without options: float tensors of two or more dimensions are rounded to levels, the finer the smaller the
+    tensor, biases and norms to a few significant bits, and everything else is exact, to the bit. --lossless
+    keeps all of it so.
 
     Example: dwindle compress model.safetensors -o model.dwz --prune 0.8 --bits conv=8,linear=5
     """
+    from dwindle.checkpoints import compress_checkpoint
     from dwindle.code.plan import Coding
-    from dwindle.compression import compress_checkpoint
+    from dwindle.compression import QUALITY
     from dwindle.share.kmeans import OPTIMAL_MAX
     from dwindle.share.starts import INITS
 
@@ -96,8 +113,14 @@ def compress(
     if codebook not in (None, "float16", "bfloat16"):
         raise typer.BadParameter(f"expected float16 or bfloat16, got {codebook}", param_hint="--codebook")
     shares = _setting(prune, float, "--prune", lambda share: 0 <= share <= 1, "a share from 0 to 1")
+    if bits is not None and quality is not None:
+        raise typer.BadParameter("expected --quality or --bits, got both")
     widths = _setting(bits, int, "--bits", lambda width: 1 <= width <= 16, "1 to 16 bits")
-    widest = max((width or 0 for width in widths.values()) if isinstance(widths, dict) else [widths or 0])
+    if bits == "none":
+        widths = {}
+    widest = max(
+        [0, *(width or 0 for width in widths.values())] if isinstance(widths, dict) else [widths or 0]
+    )
     if init == "optimal" and 1 << widest > OPTIMAL_MAX:
         most = OPTIMAL_MAX.bit_length() - 1
         raise typer.BadParameter(
@@ -113,6 +136,7 @@ def compress(
             lossless=lossless,
             codebook=codebook,
             sparsity=shares,
+            quality=QUALITY if quality is None else quality,
             bits=widths,
             init=init,  # type: ignore[arg-type] # checked above
             coding=coding,

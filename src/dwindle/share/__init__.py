@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dwindle.share.apply import PAPER_BITS, Bits, SharedTensor, ShareReport, sharable, share
+    from dwindle.share.apply import PAPER_BITS, Bits, SharedTensor, ShareReport, sharable, share, share_levels
     from dwindle.share.codebook import Codebook, get_codebook, set_codebook
     from dwindle.share.layer import assign_layer
+    from dwindle.share.levels import Signal, step_sizes
 
 __all__ = [
     "PAPER_BITS",
@@ -20,17 +21,20 @@ __all__ = [
     "Codebook",
     "ShareReport",
     "SharedTensor",
+    "Signal",
     "assign_layer",
     "get_codebook",
     "set_codebook",
     "sharable",
     "share",
+    "share_levels",
+    "step_sizes",
 ]
 
 _HOMES = dict.fromkeys(__all__, "apply") | dict.fromkeys(
     ("Codebook", "get_codebook", "set_codebook"), "codebook"
 )
-_HOMES["assign_layer"] = "layer"
+_HOMES |= {"assign_layer": "layer", "step_sizes": "levels", "Signal": "levels"}
 
 
 def __getattr__(name: str) -> Any:

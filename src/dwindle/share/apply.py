@@ -14,9 +14,11 @@ from torch import nn
 from dwindle import chains
 from dwindle.dtypes import SHAREABLE
 from dwindle.errors import TensorError
+from dwindle.records import MAX_ENTRIES
 from dwindle.share.allocate import allocate
 from dwindle.share.codebook import set_codebook
 from dwindle.share.layer import assign_layer, squared_error
+from dwindle.share.levels import from_levels, to_levels
 from dwindle.share.starts import Init
 
 LAYER_TYPES: dict[str, tuple[type[nn.Module], ...]] = {
@@ -134,11 +136,11 @@ def share(
     chosen = bits_by_tensor(model, bits, min_elements)
     owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
     if budget is not None:
-        weights = {name: _array(*owners[name]) for name in chosen}
+        weights = {name: array_of(*owners[name]) for name in chosen}
         chosen = allocate(weights, budget, init=init, seed=seed)
     books, rows = [], []
     for name, width in chosen.items():
-        array = _array(*owners[name])
+        array = array_of(*owners[name])
         dtype = _dtype(chains.source(*owners[name]))
         try:
             codebook, indices = assign_layer(array, width, init=init, seed=seed, dtype=dtype)
@@ -151,6 +153,34 @@ def share(
     for name, values, places in books:
         set_codebook(model, name, values, places)
     return ShareReport(tuple(rows))
+
+
+def share_levels(model: nn.Module, steps: Mapping[str, float]) -> None:
+    """Let the weights of tensors take whole multiples of a step, in place: a codebook of all of them.
+
+    Zeros stay zeros. A codebook that a tensor has already is replaced. An error leaves the model as it was.
+
+    Args:
+        model: any module.
+        steps: the step of each tensor to share, by full name (`levels.step_sizes`).
+
+    Raises:
+        TensorError: if a name is no tensor's, or a tensor holds NaN or infinite weights, or is more than
+            65,535 steps wide.
+    """
+    owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
+    books = []
+    for name, step in steps.items():
+        if name not in owners:
+            raise chains.unknown(name, owners)
+        array = array_of(*owners[name])
+        # A NaN fails both.
+        if array.size and not float(np.abs(array).max()) <= step * (MAX_ENTRIES // 2 - 1):
+            raise TensorError(f"{name}: expected finite weights under {MAX_ENTRIES // 2 - 1} steps of {step}")
+        values, places = from_levels(to_levels(array, step), step, _dtype(chains.source(*owners[name])))
+        books.append((name, torch.from_numpy(values), torch.from_numpy(places)))
+    for name, centroids, indices in books:
+        set_codebook(model, name, centroids, indices)
 
 
 def bits_by_tensor(model: nn.Module, bits: Bits, min_elements: int = 1) -> dict[str, int]:
@@ -194,8 +224,8 @@ def _layer_type(module: nn.Module) -> str:
     return next(word for word, types in LAYER_TYPES.items() if isinstance(module, types))
 
 
-def _array(module: nn.Module, name: str) -> NDArray[Any]:
-    """The effective weight as float32, or float64 where it is that."""
+def array_of(module: nn.Module, name: str) -> NDArray[Any]:
+    """The effective weight on the CPU, as float32, or float64 where it is that."""
     weight = chains.effective(module, name).cpu()
     array: NDArray[Any] = (weight if weight.dtype == torch.float64 else weight.float()).numpy()
     return array

@@ -1,0 +1,248 @@
+"""One call from a checkpoint to a verified file, without its model's code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dwindle import atomic, dtypes, settings
+from dwindle.code.plan import Coding
+from dwindle.compression import QUALITY, Result, least, out_of_range
+from dwindle.errors import CheckpointError, TensorError, shown
+from dwindle.file import Archive, ledger, write
+from dwindle.file.reader import default_threads
+from dwindle.io import read_checkpoint
+from dwindle.prune import by_sparsity
+from dwindle.records import Raw, Record, Shared, Tied, distinct, elements, few_values, to_storage
+from dwindle.rounding import is_vector, round_significant, significant_bits
+from dwindle.share import Signal, assign_layer, step_sizes
+from dwindle.share.kmeans import Init
+from dwindle.share.levels import from_levels, to_levels
+
+T = TypeVar("T")
+
+
+def compress_checkpoint(
+    source: Path | str,
+    path: Path | str,
+    *,
+    key: str | None = None,
+    layers: Path | str | None = None,
+    base: Path | str | None = None,
+    sparsity: float | Mapping[str, float | None] | None = None,
+    quality: float = QUALITY,
+    bits: int | Mapping[str, int | None] | None = None,
+    init: Init = "linear",
+    lossless: bool = False,
+    codebook: str | None = None,
+    coding: Coding | None = None,
+    min_elements: int | None = None,
+    seed: int = 0,
+    force: bool = False,
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Result:
+    """Prune, share and code a checkpoint without its model's code.
+
+    All tensors are written. Those pruned and shared are float tensors of two or more dimensions: with one
+    setting for all, those of at least `min_elements` elements, else those a key fits. Tensors with NaN,
+    infinite or huge (over 1e150) values are kept exactly, and noted. One that is pruned and not shared keeps
+    its survivors to the bit.
+
+    Args:
+        source: what `io.read_checkpoint` reads.
+        path: the file to write.
+        key: where a nested state dict is.
+        layers: for a .net file, the network's prototxt.
+        base: a checkpoint whose tensors exact ones are stored as differences from; who reads the file needs
+            it too.
+        sparsity: sparsity, for all those tensors or by name, pattern and type (`settings.resolve`).
+        quality: signal to noise in dB, see `compress`; biases and norms are tensors of one dimension that are
+            called so.
+        bits: width of an index, likewise: codebooks by k-means instead, and all that gets none stays exact;
+            with an empty mapping everything does.
+        init: start of k-means.
+        lossless: change nothing, whatever `sparsity`, `quality` and `bits` say. Tensors are then read and
+            written one after the other: memory does not grow with the checkpoint.
+        codebook: "float16" or "bfloat16": round the entries of codebooks of `bits` to that type, which about
+            halves their bytes; the tensors keep their own dtype.
+        coding: how indices and gaps are coded.
+        min_elements: see above.
+        seed: of what is random in k-means.
+        force: replace an existing file.
+        threads: tensors worked on at once, all processors by default.
+        progress: called with the name of each tensor done.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be read.
+        OutputError: if `path` exists without `force`, is the source, or cannot be written.
+        TensorError: if a key of `sparsity` or `bits` fits no tensor, or one to prune and not to share has
+            more than 65,535 survivors.
+        VerificationError: if the file does not decode to what went in.
+    """
+    source, path = Path(source), Path(path)
+    shards = tuple(source.glob("*.safetensors*")) if source.is_dir() else ()
+    atomic.check_output(path, force=force, inputs=(source, *shards))
+    checkpoint = read_checkpoint(source, key=key, layers=None if layers is None else Path(layers))
+    _check_plain(source, checkpoint.records)
+    before = None if base is None else read_checkpoint(base).records
+    if lossless:
+        sparsity, bits = None, {}
+    shares = _chosen(sparsity, checkpoint.records, least(min_elements))
+    fewest = least(min_elements, levels=bits is None)
+    widths = _chosen(1 if bits is None else bits, checkpoint.records, fewest)
+    raw = {name: record for name, record in checkpoint.records.items() if isinstance(record, Raw)}
+    reasons = {name: out_of_range(raw[name]) for name in {**shares, **widths}}
+    shares = {name: share for name, share in shares.items() if not reasons[name]}
+    widths = {name: width for name, width in widths.items() if not reasons[name]}
+
+    def pruned(name: str) -> NDArray[Any]:
+        return _pruned(name, raw[name], shares.get(name))
+
+    def work(name: str) -> Record:
+        record = checkpoint.records[name]
+        if name in steps:
+            found = from_levels(to_levels(pruned(name), steps[name]), steps[name], raw[name].dtype)
+            record = _as_shared(raw[name], *found)
+        elif known.get(name) is not None:
+            record = known[name] or record
+        elif name in shares or name in widths:
+            record = _clustered(name, raw[name], pruned(name), widths.get(name), init, seed)
+            record = _rounded(record, codebook)
+        elif significant is not None:
+            record = _shorter(name, record, significant)
+        if progress is not None:
+            progress(name)
+        return record
+
+    made: Mapping[str, Record] = checkpoint.records
+    steps: dict[str, float] = {}
+    significant = significant_bits(quality) if bits is None else None
+    known: dict[str, Shared | None] = {}
+    if shares or widths or significant:
+        with ThreadPoolExecutor(threads or default_threads()) as pool:
+            if bits is None:
+                known = dict(zip(widths, pool.map(lambda name: few_values(raw[name]), widths), strict=True))
+                rounded = [name for name in widths if name in shares or known[name] is None]
+                signals = pool.map(lambda name: Signal.of(pruned(name)), rounded)
+                steps = step_sizes(dict(zip(rounded, signals, strict=True)), quality)
+            made = dict(zip(checkpoint.records, pool.map(work, checkpoint.records), strict=True))
+    write(
+        path,
+        made,
+        coding=coding,
+        metadata=checkpoint.metadata,
+        base=before,
+        extras=checkpoint.extras,
+        force=force,
+        threads=threads,
+    )
+    with Archive(path, max_bytes=None, base=before) as archive:
+        book = ledger(archive)
+    notes = tuple(f"{name}: kept exactly: {reasons[name]}" for name in made if reasons.get(name))
+    return Result(path, book, notes, checkpoint.skipped, kept=checkpoint.kept)
+
+
+def _rounded(record: Record, codebook: str | None) -> Record:
+    """A shared tensor with the entries of its codebook rounded to a shorter type."""
+    if codebook is None or not isinstance(record, Shared):
+        return record
+    values = dtypes.to_float(
+        dtypes.from_float(dtypes.to_float(record.codebook, record.dtype), codebook), codebook
+    )
+    return replace(record, codebook=dtypes.from_float(values.astype(np.float64), record.dtype).copy())
+
+
+def _check_plain(source: Path, records: Mapping[str, Record]) -> None:
+    """Refuse the state of a model with masks or codebooks, whose tensors are not what it computes with.
+
+    Names that a file has for what is no tensor are refused too.
+    """
+    for name in records:
+        if name.startswith("\0"):
+            raise CheckpointError(f"{source}: {shown(name)}: expected a name that does not begin with NUL")
+        _, found, link = name.partition("parametrizations.")
+        if found and link.endswith((".mask", ".centroids")):
+            raise CheckpointError(
+                f"{source}: {shown(name)}: expected plain tensors, got the state of a pruned or shared "
+                "model; dwindle.compress(model, path) takes the model itself"
+            )
+
+
+def _chosen(
+    setting: T | Mapping[str, T | None] | None, records: Mapping[str, Record], min_elements: int
+) -> dict[str, T]:
+    """The value of a setting for each tensor of a checkpoint it applies to."""
+    if setting is None:
+        return {}
+    able = {
+        name: record
+        for name, record in records.items()
+        if isinstance(record, Raw) and record.dtype in dtypes.SHAREABLE
+    }
+    named: set[str] = set()
+    if isinstance(setting, Mapping):
+        ties = {name: record.to for name, record in records.items() if isinstance(record, Tied)}
+        setting = {ties.get(key, key): value for key, value in setting.items()}
+        named = set(setting)
+    found = settings.resolve(setting, {name: len(record.shape) for name, record in able.items()})
+    return {
+        name: value
+        for name, value in found.items()
+        if name in named or (len(able[name].shape) > 1 and (named or elements(able[name]) >= min_elements))
+    }
+
+
+def _pruned(name: str, record: Raw, sparsity: float | None) -> NDArray[Any]:
+    """The weights of a tensor as floats, those pruned as zeros."""
+    weights = dtypes.to_float(to_storage(record), record.dtype)
+    if sparsity is None:
+        return weights
+    kept = by_sparsity(_read_only(weights), sparsity, name=name).numpy()
+    return np.where(kept, weights, weights.dtype.type(0))
+
+
+def _clustered(
+    name: str, record: Raw, weights: NDArray[Any], bits: int | None, init: Init, seed: int
+) -> Raw | Shared:
+    """A tensor with a codebook by k-means; without bits, of the values it has."""
+    if bits is None:
+        pruned = Raw(record.dtype, record.shape, dtypes.from_float(weights, record.dtype).tobytes())
+        small = distinct(pruned)
+        if small is None:
+            raise TensorError(f"{name}: expected bits for a pruned tensor of so many values, got none")
+        return small
+    return _as_shared(record, *assign_layer(weights, bits, init=init, seed=seed, dtype=record.dtype))
+
+
+def _as_shared(record: Raw, codebook: NDArray[Any], indices: NDArray[Any]) -> Shared:
+    return Shared(record.dtype, record.shape, dtypes.from_float(codebook, record.dtype), indices)
+
+
+def _shorter(name: str, record: Record, bits: int) -> Record:
+    """A bias or norm with so many significant bits; anything else as it is."""
+    if not isinstance(record, Raw) or not is_vector(name, len(record.shape), record.dtype):
+        return record
+    values = round_significant(dtypes.to_float(to_storage(record), record.dtype), bits)
+    return Raw(record.dtype, record.shape, dtypes.from_float(values, record.dtype).tobytes())
+
+
+class _Writable:
+    """Says of an array that it may be written to, for torch, which has no tensors that may not."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        address, _ = array.__array_interface__["data"]
+        self.array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
+
+
+def _read_only(weights: NDArray[Any]) -> torch.Tensor:
+    """A tensor over an array that will only be read, be it mapped memory."""
+    return torch.from_numpy(np.asarray(_Writable(weights)))
