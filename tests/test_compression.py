@@ -1,7 +1,7 @@
 import builtins
 import copy
-import math
 import itertools
+import math
 import os
 import subprocess
 import sys

@@ -1,22 +1,22 @@
-"""Codebooks of about so many bits over all tensors, and small numbers rounded."""
+"""Codebooks of about so many bits over all tensors, and small tensors rounded."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dwindle import chains
+from dwindle.rounding import round_significant
 from dwindle.share import get_codebook, share
 from dwindle.share.allocate import allocate, points
+from dwindle.share.apply import array_of
 
 SIGNIFICANT = 8
-"""Binary digits that are kept of biases, of the scales of norms and of the entries of codebooks."""
+"""Bits that are kept of biases, of the scales of norms and of the entries of codebooks."""
 
 
 def share_at(model: nn.Module, names: Sequence[str], bits: int, scale: Mapping[str, float]) -> None:
@@ -34,7 +34,7 @@ def share_at(model: nn.Module, names: Sequence[str], bits: int, scale: Mapping[s
     owners = chains.weights(model)
     books = {name: get_codebook(model, name) for name in names}
     chosen = [name for name in names if (book := books[name]) is None or len(book.centroids) > 1 << bits]
-    arrays = {name: _array(*owners[name]) for name in chosen}
+    arrays = {name: array_of(*owners[name]) for name in chosen}
     budget = sum(points(array, [bits], init="optimal")[0].nbytes for array in arrays.values())
     widths = allocate(
         arrays,
@@ -59,7 +59,8 @@ def averaged(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
         if book is not None and book.centroids.requires_grad:
             counts = torch.bincount(book.indices.int(), minlength=len(book.centroids)).clamp_min(1)
             divisor = counts.to(book.centroids.dtype)
-            handles.append(book.centroids.register_hook(partial(torch.mul, 1 / divisor)))
+            hook = partial(torch.mul, 1 / divisor)
+            handles.append(book.centroids.register_hook(hook))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -67,35 +68,29 @@ def averaged(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
             handle.remove()
 
 
-def round_small(model: nn.Module, base: nn.Module, names: Sequence[str], small: Sequence[str]) -> None:
-    """Round small tensors and the entries of codebooks in place to `SIGNIFICANT` binary digits.
-
-    Their bytes are a good part of a small file. Codebooks that `base` has too are left as they are.
+def round_vectors(model: nn.Module, names: Sequence[str], bits: int) -> None:
+    """Round parameters and buffers in place to so many significant bits.
 
     Args:
         model: changed in place.
-        base: the model before.
-        names: tensors that may have codebooks.
-        small: parameters and buffers to round.
+        names: as in its state.
+        bits: 1 or more.
     """
     state = model.state_dict()
     with torch.no_grad():
-        for name in small:
-            state[name].copy_(significant(state[name]))
+        for name in names:
+            state[name].copy_(_rounded(state[name], bits))
+
+
+def round_books(model: nn.Module, base: nn.Module, names: Sequence[str]) -> None:
+    """Round the entries of codebooks in place to `SIGNIFICANT` bits, but for those that `base` has too."""
+    with torch.no_grad():
         for name in names:
             book, before = get_codebook(model, name), get_codebook(base, name)
             if book is not None and (before is None or not torch.equal(before.indices, book.indices)):
-                book.centroids.copy_(significant(book.centroids))
+                book.centroids.copy_(_rounded(book.centroids, SIGNIFICANT))
 
 
-def significant(values: Tensor, digits: int = SIGNIFICANT) -> Tensor:
-    """Floats rounded to so many binary digits; what is not finite, or would not stay so, as it is."""
-    mantissa, exponent = torch.frexp(values.double())
-    rounded = torch.ldexp((mantissa * 2**digits).round() / 2**digits, exponent).to(values.dtype)
-    return torch.where(rounded.isfinite() & values.isfinite(), rounded, values)
-
-
-def _array(module: nn.Module, name: str) -> NDArray[Any]:
-    weight = chains.effective(module, name).cpu()
-    array: NDArray[Any] = (weight if weight.dtype == torch.float64 else weight.float()).numpy()
-    return array
+def _rounded(values: Tensor, bits: int) -> Tensor:
+    wide = values.detach().cpu().to(torch.float64 if values.dtype == torch.float64 else torch.float32)
+    return torch.from_numpy(round_significant(wide.numpy(), bits)).to(values.device, values.dtype)

@@ -87,10 +87,9 @@ def choose(model: nn.Module, tensors: Tensors | None = None) -> Targets:
     able = chains.weights(small)
     first = {id(chains.source(*owner)): name for name, owner in reversed(owners.items())}
     shapes = {name: chains.source(*owner).ndim for name, owner in owners.items()}
-    asked = {
-        first[id(chains.source(*owners[name]))]: value
-        for name, value in settings.resolve(tensors or {}, shapes).items()
-    }
+    wanted: Mapping[str, bool | None] = dict(tensors or {})
+    found: dict[str, bool] = settings.resolve(wanted, shapes)
+    asked = {first[id(chains.source(*owners[name]))]: value for name, value in found.items()}
     names, notes = [], []
     for name, owner in owners.items():
         reason = _why_left(name, owner, able, asked.get(name))
@@ -122,7 +121,7 @@ def _small(model: nn.Module, left: set[str]) -> Iterator[str]:
 def _why_left(
     name: str, owner: tuple[nn.Module, str], able: Mapping[str, object], asked: bool | None
 ) -> str | None:
-    """Why a tensor is not changed: nothing to tell for what is small or goes by another name; None if it is."""
+    """Why a tensor is not changed, "" where that is not worth telling; None if it is changed."""
     module, attribute = owner
     tensor = chains.source(module, attribute)
     dtype = str(tensor.dtype).removeprefix("torch.")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
-from dwindle import atomic, bind, chains
+from dwindle import bind, chains
 from dwindle.code.plan import Coding
 from dwindle.compression import Evaluate, Step, Train, read_back
 from dwindle.file import Archive, write
-from dwindle.search.sharing import averaged, round_small
+from dwindle.search.sharing import SIGNIFICANT, averaged, round_vectors
+from dwindle.search.show import Report
 from dwindle.search.targets import Targets
 from dwindle.search.work import Work
+
+LITTLE = 1 / 64
+"""Share of the greatest drop under which drops are noise."""
 
 
 @dataclass(frozen=True)
@@ -22,23 +27,41 @@ class Goal:
     """What is asked for: the smallest file of at least a score, or the most accurate of at most a size.
 
     Attributes:
-        floor: the least score.
-        limit: the most bytes.
+        reference: score of the model before.
+        max_drop: how far under it a file may be.
+        limit: the most bytes; None if `max_drop` counts.
     """
 
-    floor: float | None = None
+    reference: float = 0.0
+    max_drop: float = 0.0
     limit: int | None = None
+
+    @property
+    def floor(self) -> float:
+        """The least score."""
+        return self.reference - self.max_drop
 
     def holds(self, size: int, score: float | None) -> bool:
         """Whether a file keeps to it. A score that is NaN does not."""
         if self.limit is not None:
             return size <= self.limit
-        return self.floor is not None and score is not None and score >= self.floor
+        return score is not None and score >= self.floor
+
+    def excess(self, step: Step) -> float:
+        """How far a file is from what is asked for, as a logarithm; positive if it fails."""
+        if self.limit is not None:
+            return math.log(step.size / self.limit)
+        drop = self.reference - _or_least(step.score)
+        if self.max_drop <= 0 or not math.isfinite(drop):
+            return -1.0 if step.holds else 1.0
+        return math.log(max(drop / self.max_drop, LITTLE))
 
     def better(self, step: Step, other: Step) -> bool:
         """Whether of two files that hold the first is to be preferred."""
         if self.limit is None:
             return step.size < other.size
+        if step.score is None and other.score is None:
+            return step.size > other.size
         first, second = (_or_least(one.score) for one in (step, other))
         return (first, -step.size) > (second, -other.size)
 
@@ -60,9 +83,10 @@ class Trial:
         work: the folder.
         coding: how indices and gaps are coded.
         metadata: free text for the files.
-        report: called with a line for each thing tried, and with the number of steps to come if known.
+        report: called with a line for each thing tried, and the passes of training so far.
         steps: files tried.
         best: place in `steps` of the best that holds.
+        nearest: place of what came nearest, while none holds.
         passes: of training so far.
     """
 
@@ -72,9 +96,10 @@ class Trial:
     work: Work
     coding: Coding | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    report: Callable[[str], None] = lambda line: None
+    report: Report = lambda line, passes: None
     steps: list[Step] = field(default_factory=list)
     best: int | None = None
+    nearest: int | None = None
     passes: int = 0
     _waiting: dict[str, nn.Module] = field(default_factory=dict)
 
@@ -82,7 +107,8 @@ class Trial:
         """Go on where an earlier search in the same folder was stopped."""
         position = self.work.position
         self.steps = [Step(**step) for step in position.get("steps", [])]
-        self.best, self.passes = position.get("best"), position.get("passes", 0)
+        self.best, self.nearest = position.get("best"), position.get("nearest")
+        self.passes = position.get("passes", 0)
 
     @property
     def evaluations(self) -> int:
@@ -96,7 +122,7 @@ class Trial:
         if label not in self.work.scores:
             found = float(self.evaluate(self._in_mode(model)))
             self.work.remember(label, found)
-            self.report(f"{label}: {found:.6g}")
+            self.report(f"  {label}: {found:.6g}", self.passes)
         return self.work.scores[label]
 
     def train(self, train: Train, model: nn.Module) -> None:
@@ -105,23 +131,30 @@ class Trial:
             train(model)
         self.passes += 1
 
-    def measure(self, model: nn.Module, setting: Mapping[str, float], *, exact: bool = False) -> Step:
+    def measure(
+        self,
+        model: nn.Module,
+        setting: Mapping[str, float],
+        *,
+        vectors: int | None = SIGNIFICANT,
+        scored: bool = True,
+    ) -> Step:
         """Write a copy of a model to a file, read it back and score what it holds.
 
         Args:
             model: not changed.
             setting: what it was made with.
-            exact: leave biases, norms and codebooks as they are.
+            vectors: significant bits of biases and norms; None leaves them exact.
+            scored: ask `evaluate`, unless the file is over the limit.
         """
         small = chains.duplicate(model)
-        if not exact:
-            round_small(small, self.targets.model, self.targets.names, self.targets.small)
+        if vectors is not None:
+            round_vectors(small, self.targets.small, vectors)
         name = f"step-{len(self.steps)}"
         path = self.work.file(name)
         write(path, bind.to_records(small), coding=self.coding, metadata=self.metadata, force=True)
         size, score = path.stat().st_size, None
-        wanted = self.goal.limit is None or size <= self.goal.limit
-        if self.evaluate is not None and wanted:
+        if self.evaluate is not None and scored and self.goal.holds(size, math.inf):
             with Archive(path, max_bytes=None) as archive:
                 loaded = read_back(small, archive, str(path))
             score = float(self.evaluate(self._in_mode(loaded)))
@@ -129,16 +162,28 @@ class Trial:
         self.steps.append(step)
         if step.holds and (self.best is None or self.goal.better(step, self.steps[self.best])):
             self.best = len(self.steps) - 1
-            self._waiting[f"model-{self.best}"] = self._in_mode(small)
-        self.report(self._line(step))
+            self._waiting = {f"model-{self.best}": self._in_mode(small)}
+        if self.nearest is None or self.goal.nearer(step, self.steps[self.nearest]):
+            self.nearest = len(self.steps) - 1
+        self.report(self._line(step), self.passes)
         return step
 
     def save(self, position: Mapping[str, Any], models: Mapping[str, nn.Module]) -> None:
         """Keep what was tried, the caller's own position, and the models it names."""
-        kept = {} if self.best is None else {"file": f"step-{self.best}", "model": f"model-{self.best}"}
-        own = {"steps": [asdict(step) for step in self.steps], "best": self.best, "passes": self.passes}
-        self.work.save({**self.work.position, **own, "kept": kept, **position}, {**self._waiting, **models})
+        place = self.nearest if self.best is None else self.best
+        own = {
+            "steps": [asdict(step) for step in self.steps],
+            "best": self.best,
+            "nearest": self.nearest,
+            "passes": self.passes,
+            "kept": [f"step-{place}", f"model-{self.best}"],
+        }
+        self.work.save({**self.work.position, **own, **position}, {**self._waiting, **models})
         self._waiting = {}
+
+    def load(self, name: str, *, resume: bool = False) -> nn.Module:
+        """A model kept under a name; see `Work.load`."""
+        return self.work.load(name, self.targets.model, self.targets.names, resume=resume)
 
     def _line(self, step: Step) -> str:
         """What was tried, as a line."""
@@ -153,11 +198,6 @@ class Trial:
         for name, module in model.named_modules():
             module.training = modes.get(name, module.training)
         return model
-
-
-def publish(trial: Trial, path: Any, *, force: bool) -> None:
-    """Write the best file to where the user wants it."""
-    atomic.write_bytes(path, trial.work.file(f"step-{trial.best}").read_bytes(), force=force)
 
 
 def _or_least(score: float | None) -> float:

@@ -73,20 +73,24 @@ class Work:
             if kept.suffix in (".pt", ".dwz") and kept.stem not in named:
                 kept.unlink(missing_ok=True)
 
-    def load(self, name: str, base: nn.Module, tensors: Iterable[str]) -> nn.Module:
-        """The model kept under a name, and the random state of torch it was kept with.
+    def load(self, name: str, base: nn.Module, tensors: Iterable[str], *, resume: bool) -> nn.Module:
+        """The model kept under a name.
 
         Args:
             name: as given to `save`.
             base: the model the search began with; not changed.
             tensors: those that may have got masks and codebooks.
+            resume: put torch's random state back to what it was then, too.
         """
         path = self._snapshot(name)
         model = chains.duplicate(base)
         known = set(tensors)
         state = {key: value for key, value in read_model(path).items() if _owner(key) in known}
         bind.attach(model, state)
+        now = torch.get_rng_state()
         load_snapshot(path, model=model, optimizer=None, generator=torch.Generator())
+        if not resume:
+            torch.set_rng_state(now)
         return model
 
     def remove(self) -> None:

@@ -33,9 +33,9 @@ def adopt_values(model: nn.Module, names: Iterable[str]) -> dict[str, int]:
             continue
         weight = chains.effective(*tensors[name])
         # Most tensors show on a sample that they have more values.
-        if len(weight.flatten()[: 4 * MAX_VALUES].unique()) > MAX_VALUES:
+        if len(torch.unique(weight.flatten()[: 4 * MAX_VALUES])) > MAX_VALUES:
             continue
-        values, places = weight.unique(return_inverse=True)
+        values, places = torch.unique(weight, return_inverse=True)
         if len(values) <= MAX_VALUES and len(values) * REPEATS <= weight.numel():
             set_codebook(model, name, values, places.to(torch.int32))
             found[name] = len(values)
