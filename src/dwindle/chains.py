@@ -64,10 +64,9 @@ def owners(model: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
 def weights(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """The weights of a model that stages change unless something else is asked for.
 
-    All float parameters of two or more dimensions (linear, convolution, embedding, attention and such of
-    your own), except biases and the scales of norms. Weights of `nn.RNN`, `nn.LSTM` and `nn.GRU` are left
-    out: these modules hold on to computed weights, so that a parametrized one cannot be copied. A tied
-    tensor appears once, under the first of its names.
+    All float parameters of two or more dimensions (linear, convolution, embedding, attention, recurrent and
+    such of your own), except biases and the scales of norms. A tied tensor appears once, under the first of
+    its names.
 
     Returns:
         (owner, attribute) by full tensor name, in the model's order.
@@ -128,6 +127,8 @@ def append(module: nn.Module, name: str, part: nn.Module) -> None:
         module._parameters[name] = nn.Parameter(parameter.detach(), parameter.requires_grad)
     # unsafe: shapes and dtypes are the caller's to check; torch's check computes the whole tensor.
     parametrize.register_parametrization(module, name, part, unsafe=True)
+    if isinstance(module, nn.RNNBase):
+        type(module).__deepcopy__ = _copy_recurrent  # type: ignore[attr-defined] # the class is its own
     links = _links(module, name)
     if parameter is not None and links.is_tensor:
         parameter.data = links.original.data
@@ -165,7 +166,7 @@ def flatten(module: nn.Module, name: str) -> None:
 
 def _is_weight(module: nn.Module, name: str, tensor: Tensor) -> bool:
     # All other norms of torch have 1-D parameters.
-    if isinstance(module, (nn.RNNBase, nn.LayerNorm, nn.RMSNorm)) or "bias" in name or is_lazy(tensor):
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or "bias" in name or is_lazy(tensor):
         return False
     return tensor.ndim >= 2 and str(tensor.dtype).removeprefix("torch.") in SHAREABLE
 
@@ -186,3 +187,18 @@ def _own_class(module: nn.Module) -> None:
         shared = type(module)
         body = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
         module.__class__ = type(shared.__name__, shared.__bases__, body)
+
+
+def _copy_recurrent(module: nn.RNNBase, memo: dict[int, object]) -> nn.RNNBase:
+    """Deepcopy a parametrized `nn.RNN`, `nn.LSTM` or `nn.GRU`.
+
+    These hold on to the weights they last computed, which torch does not copy; they find them again.
+    """
+    if id(module) in memo:
+        return memo[id(module)]  # type: ignore[return-value]
+    replica = module.__new__(type(module))
+    memo[id(module)] = replica
+    held = ("_flat_weights", "_flat_weight_refs")
+    replica.__dict__ = copy.deepcopy({k: v for k, v in vars(module).items() if k not in held}, memo)
+    replica._init_flat_weights()
+    return replica

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from dwindle.file.writer import check_metadata
 from dwindle.io.torch_file import to_raw
 from dwindle.prune import Mask, prune
 from dwindle.prune.apply import by_tensor
+from dwindle.prune.found import adopt_hooks
 from dwindle.records import Raw, to_storage
 from dwindle.rounding import significant_bits
 from dwindle.share import Codebook, Signal, get_codebook, share, share_levels, step_sizes
@@ -120,7 +120,8 @@ def compress(
 ) -> Result:
     """Prune, share and code a copy of a model, write it, and prove that the file holds it.
 
-    Masks and codebooks the model has already are kept as they are; only what has no codebook yet is shared.
+    Masks and codebooks the model has already are kept as they are, those of `torch.nn.utils.prune` too, which
+    become part of the weights; only what has no codebook yet is shared.
     Tensors with NaN, infinite or huge (over 1e150) values, and those with parametrizations of somebody
     else's, are kept exactly, and noted.
 
@@ -157,7 +158,8 @@ def compress(
     bind.check(model)
     if lossless:
         sparsity, bits = None, {}
-    small = copy.deepcopy(model)
+    small = chains.duplicate(model)
+    hooked = {} if lossless else adopt_hooks(small)
     shares = {} if sparsity is None else by_tensor(small, _targets(small, sparsity, least(min_elements)))
     # What a key asks for is done whatever its size.
     fewest = 1 if isinstance(bits, Mapping) else least(min_elements, levels=bits is None)
@@ -183,8 +185,9 @@ def compress(
     with Archive(path, max_bytes=None) as archive:
         book = ledger(archive)
         score = None if evaluate is None else evaluate(read_back(small, archive, str(path)))
-    notes = tuple(f"{name}: kept exactly: {reason}" for name, reason in exact.items())
-    return Result(path, book, notes, (), small, reference_score, score)
+    notes = [f"{name}: pruned before by torch.nn.utils.prune" for name in hooked]
+    notes += [f"{name}: kept exactly: {reason}" for name, reason in exact.items()]
+    return Result(path, book, tuple(notes), (), small, reference_score, score)
 
 
 def read_back(model: nn.Module, archive: Archive, source: str) -> nn.Module:

@@ -145,7 +145,8 @@ def _run(trial: Trial, train: Train | None, max_passes: int) -> None:
         else:
             search_fit(trial, train, _analysis(trial), max_passes)
     total = original_bytes(bind.to_records(targets.model))
-    if trial.best is None or (goal.limit is None and trial.steps[trial.best].size * POOR > total):
+    found = [step.size for step in trial.steps if step.holds and "survivors" in step.setting]
+    if not found or (goal.limit is None and min(found) * POOR > total):
         setting = Setting(
             "dB", partial(_at_quality, targets), significant_bits, LOWEST, HIGHEST, QUALITY, 0.5
         )
