@@ -3,13 +3,10 @@
     python -m benchmarks.levels MODEL.safetensors --peer PYTHON --json results/levels.json
 
 Every tensor of two or more dimensions, rounded to multiples of a step that is a share of its standard
-deviation. PYTHON
-is an interpreter that has nncodec 2.1.3 (ISO/IEC 15938-17's reference software), whose arithmetic coder is
-given
-the levels tensor by tensor, without dependent quantization and with its context parameters optimized
-(`param_opt`). Process time,
-the best of three for ours, one run for NNCodec. Ours counts blocks and code tables, NNCodec's its streams:
-no headers.
+deviation. PYTHON is an interpreter that has nncodec 2.1.3 (ISO/IEC 15938-17's reference software), whose
+arithmetic coder is given the levels tensor by tensor, without dependent quantization and with its context
+parameters optimized (`param_opt`). Process time, the best of three for ours, one run for NNCodec. Ours counts
+blocks and code tables, NNCodec's its streams: no headers.
 """
 
 from __future__ import annotations
@@ -51,9 +48,15 @@ for stream, tensor in zip(coded, levels):
     out = np.zeros_like(tensor)
     decoder.decodeLayer(out, 0, 0, 0, 0, *HDSP_OPTS_OFF(), 0, 0)
     assert np.array_equal(out, tensor)
-print(json.dumps({"bytes": sum(map(len, coded)), "encode_s": middle - start, "decode_s": time.process_time()
-- middle}))
+end = time.process_time()
+print(json.dumps({"bytes": sum(map(len, coded)), "encode_s": middle - start, "decode_s": end - middle}))
 """
+
+
+def weights(model: Path) -> list[np.ndarray]:
+    """The tensors of a checkpoint that are cut into levels."""
+    records = read_checkpoint(model).records.values()
+    return [to_storage(r) for r in records if r.dtype == "float32" and len(r.shape) > 1]
 
 
 def quantized(weights: list[np.ndarray], step: float) -> list[np.ndarray]:
@@ -111,18 +114,17 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    records = read_checkpoint(options.model).records
-    weights = [to_storage(r) for r in records.values() if r.dtype == "float32" and len(r.shape) > 1]
+    arrays = weights(options.model)
     report: dict[str, Any] = {
         "command": "python -m benchmarks.levels MODEL.safetensors --peer PYTHON --json results/levels.json",
         "model": options.model.name,
-        "weights": sum(w.size for w in weights),
-        "tensors": len(weights),
+        "weights": sum(array.size for array in arrays),
+        "tensors": len(arrays),
         "threads": 1,
         "steps": {},
     }
     for step in STEPS:
-        levels = quantized(weights, step)
+        levels = quantized(arrays, step)
         shared = [as_record(array) for array in levels]
         bound = sum(entropy.entropy_bytes(entropy.counts(r.indices, len(r.codebook))) for r in shared)
         peer = theirs(levels, options.peer)

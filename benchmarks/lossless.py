@@ -2,11 +2,9 @@
 
     python -m benchmarks.lossless MODEL.safetensors --peer PYTHON --json results/lossless-NAME.json
 
-Every float32 tensor of more than 16 KiB, as it is and cast to bfloat16, in process time, best of three;
-ours in blocks
-of 2**20 elements as in a file, zipnn tensor by tensor. PYTHON is an interpreter that has zipnn 0.5.4, whose
-pins
-clash with ours: it is started in turn with ours, on the same bytes.
+Every float32 tensor of more than 16 KiB, as it is and cast to bfloat16, in process time, best of three; ours
+in blocks of 2**20 elements as in a file, zipnn tensor by tensor. PYTHON is an interpreter that has zipnn
+0.5.4, whose pins clash with ours: it is started in turn with ours, on the same bytes.
 """
 
 from __future__ import annotations

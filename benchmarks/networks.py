@@ -32,6 +32,7 @@ from dwindle.file import Archive, ledger
 from dwindle.file.reader import default_threads
 from dwindle.io import read_checkpoint
 from dwindle.records import Shared, to_storage, zero_entry
+from dwindle.report import PAPER, PaperNetwork, PaperRow
 from dwindle.report.layers import LayerRow, layer_table
 from dwindle.share.assign import assign
 
@@ -59,35 +60,30 @@ REASONS = [
 
 
 class Layer(NamedTuple):
-    """The weights NAME.weight, beside NAME.bias of one element a row, and the paper's figures for them.
+    """The weights NAME.weight, beside NAME.bias of one element a row.
 
     Attributes:
         name: without ".weight".
         shape: of the weights.
-        density: percent of the weights left.
-        index_bits: mean bits of an index after Huffman coding.
-        gap_bits: mean bits of a gap after Huffman coding.
-        shared: size after pruning and sharing, percent of the original.
-        coded: size after Huffman coding too.
+        paper: the paper's figures for them.
     """
 
     name: str
     shape: tuple[int, ...]
-    density: int
-    index_bits: float
-    gap_bits: float
-    shared: float
-    coded: float
+    paper: PaperRow
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network's layers, the width of its gaps, and the paper's totals of sizes."""
+    """A network's layers, and the paper's figures."""
 
     layers: tuple[Layer, ...]
-    gap_bits: int
-    shared: float
-    coded: float
+    paper: PaperNetwork
+
+    @property
+    def gap_bits(self) -> int:
+        """Width of the gaps, in all layers the same."""
+        return int(self.layers[0].paper.gap_bits[0])
 
     @property
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -103,49 +99,47 @@ class Network:
         return sum(math.prod(shape) for shape in self.tensors.values())
 
 
-ALEXNET = Network(
-    # Caffe's: conv2, conv4 and conv5 in two groups. Han et al. 2016, table 4.
-    layers=(
-        Layer("conv1", (96, 3, 11, 11), 84, 6.3, 1.2, 32.6, 20.53),
-        Layer("conv2", (256, 48, 5, 5), 38, 5.5, 2.3, 14.5, 9.43),
-        Layer("conv3", (384, 256, 3, 3), 35, 5.1, 2.6, 13.1, 8.44),
-        Layer("conv4", (384, 192, 3, 3), 37, 5.2, 2.5, 14.1, 9.11),
-        Layer("conv5", (256, 192, 3, 3), 37, 5.6, 2.5, 14.0, 9.43),
-        Layer("fc6", (4096, 9216), 9, 3.9, 3.2, 3.0, 2.39),
-        Layer("fc7", (4096, 4096), 9, 3.6, 3.7, 3.0, 2.46),
-        Layer("fc8", (1000, 4096), 25, 4.0, 3.2, 7.3, 5.85),
-    ),
-    gap_bits=4,
-    shared=3.7,
-    coded=2.88,
-)
+ALEXNET = {
+    # Caffe's: conv2, conv4 and conv5 in two groups.
+    "conv1": (96, 3, 11, 11),
+    "conv2": (256, 48, 5, 5),
+    "conv3": (384, 256, 3, 3),
+    "conv4": (384, 192, 3, 3),
+    "conv5": (256, 192, 3, 3),
+    "fc6": (4096, 9216),
+    "fc7": (4096, 4096),
+    "fc8": (1000, 4096),
+}
 
-VGG_16 = Network(
-    # Han et al. 2016, table 5.
-    layers=(
-        Layer("conv1_1", (64, 3, 3, 3), 58, 6.8, 1.7, 40.0, 29.97),
-        Layer("conv1_2", (64, 64, 3, 3), 22, 6.5, 2.6, 9.8, 6.99),
-        Layer("conv2_1", (128, 64, 3, 3), 34, 5.6, 2.4, 14.3, 8.91),
-        Layer("conv2_2", (128, 128, 3, 3), 36, 5.9, 2.3, 14.7, 9.31),
-        Layer("conv3_1", (256, 128, 3, 3), 53, 4.8, 1.8, 21.7, 11.15),
-        Layer("conv3_2", (256, 256, 3, 3), 24, 4.6, 2.9, 9.7, 5.67),
-        Layer("conv3_3", (256, 256, 3, 3), 42, 4.6, 2.2, 17.0, 8.96),
-        Layer("conv4_1", (512, 256, 3, 3), 32, 4.6, 2.6, 13.1, 7.29),
-        Layer("conv4_2", (512, 512, 3, 3), 27, 4.2, 2.9, 10.9, 5.93),
-        Layer("conv4_3", (512, 512, 3, 3), 34, 4.4, 2.5, 14.0, 7.47),
-        Layer("conv5_1", (512, 512, 3, 3), 35, 4.7, 2.5, 14.3, 8.00),
-        Layer("conv5_2", (512, 512, 3, 3), 29, 4.6, 2.7, 11.7, 6.52),
-        Layer("conv5_3", (512, 512, 3, 3), 36, 4.6, 2.3, 14.8, 7.79),
-        Layer("fc6", (4096, 25088), 4, 3.6, 3.5, 1.6, 1.10),
-        Layer("fc7", (4096, 4096), 4, 4.0, 4.3, 1.5, 1.25),
-        Layer("fc8", (1000, 4096), 23, 4.0, 3.4, 7.1, 5.24),
-    ),
-    gap_bits=5,
-    shared=3.2,
-    coded=2.05,
-)
 
-NETWORKS = {"alexnet": ALEXNET, "vgg-16": VGG_16}
+VGG_16 = {
+    "conv1_1": (64, 3, 3, 3),
+    "conv1_2": (64, 64, 3, 3),
+    "conv2_1": (128, 64, 3, 3),
+    "conv2_2": (128, 128, 3, 3),
+    "conv3_1": (256, 128, 3, 3),
+    "conv3_2": (256, 256, 3, 3),
+    "conv3_3": (256, 256, 3, 3),
+    "conv4_1": (512, 256, 3, 3),
+    "conv4_2": (512, 512, 3, 3),
+    "conv4_3": (512, 512, 3, 3),
+    "conv5_1": (512, 512, 3, 3),
+    "conv5_2": (512, 512, 3, 3),
+    "conv5_3": (512, 512, 3, 3),
+    "fc6": (4096, 25088),
+    "fc7": (4096, 4096),
+    "fc8": (1000, 4096),
+}
+
+
+def network(name: str, shapes: dict[str, tuple[int, ...]]) -> Network:
+    """A network with the paper's figures, layer for layer."""
+    paper = PAPER[name]
+    rows = zip(shapes.items(), paper.layers.values(), strict=True)
+    return Network(tuple(Layer(layer, shape, row) for (layer, shape), row in rows), paper)
+
+
+NETWORKS = {"alexnet": network("alexnet", ALEXNET), "vgg-16": network("vgg-16", VGG_16)}
 
 
 def make_checkpoint(path: Path, network: Network) -> None:
@@ -232,22 +226,22 @@ def compare(layer: Layer, row: LayerRow, gap_bits: int, bounds: dict[str, float]
         "density": round(100 * row.density, 2),
         "fillers_per_survivor": [
             round(row.entries / row.survivors - 1, 3) if row.gap_bits else None,
-            round(paper_entries(layer, gap_bits) / (row.elements * layer.density / 100) - 1, 3),
+            round(paper_entries(layer, gap_bits) / (row.elements * layer.paper.density / 100) - 1, 3),
         ],
         "index_bits": {
             "fixed": row.index_bits[0],
             "coded": round(row.index_bits[1], 2),
             "entropy": round(8 * bounds["indices"] / row.entries, 2),
-            "paper": [index_width(layer), layer.index_bits],
+            "paper": [index_width(layer), layer.paper.index_bits[1]],
         },
         "gap_bits": {
             "fixed": row.gap_bits[0] if row.gap_bits else None,
             "coded": round(row.gap_bits[1], 2) if row.gap_bits else None,
             "entropy": round(8 * bounds["gaps"] / row.entries, 2) if row.gap_bits else None,
-            "paper": [gap_bits, layer.gap_bits],
+            "paper": [gap_bits, layer.paper.gap_bits[1]],
         },
-        "shared_percent": [round(100 * row.shared / row.original, 2), layer.shared],
-        "coded_percent": [round(100 * row.coded / row.original, 2), layer.coded],
+        "shared_percent": [round(100 * row.shared / row.original, 2), layer.paper.shared],
+        "coded_percent": [round(100 * row.coded / row.original, 2), layer.paper.coded],
         "coded_bytes": row.coded,
     }
 
@@ -255,7 +249,7 @@ def compare(layer: Layer, row: LayerRow, gap_bits: int, bounds: dict[str, float]
 def paper_entries(layer: Layer, gap_bits: int) -> float:
     """Survivors and fillers the paper stored, by its (rounded) size after sharing, less the codebook."""
     width = index_width(layer)
-    return 32 * (layer.shared / 100 * math.prod(layer.shape) - (1 << width)) / (width + gap_bits)
+    return 32 * (layer.paper.shared / 100 * math.prod(layer.shape) - (1 << width)) / (width + gap_bits)
 
 
 def causes(network: Network, rows: dict[str, LayerRow], file_bytes: int) -> dict[str, float]:
@@ -265,11 +259,13 @@ def causes(network: Network, rows: dict[str, LayerRow], file_bytes: int) -> dict
     for layer in network.layers:
         row, theirs = rows[f"{layer.name}.weight"], paper_entries(layer, network.gap_bits)
         gap_bits = row.gap_bits[1] if row.gap_bits else 0.0
-        parts["index bits"] += row.entries * (row.index_bits[1] - layer.index_bits)
-        parts["gap bits"] += row.entries * (gap_bits - layer.gap_bits)
-        parts["entries stored"] += (row.entries - theirs) * (layer.index_bits + layer.gap_bits)
-        paper += 32 * row.elements * layer.coded / 100
-    total = 32 * network.parameters * network.coded / 100
+        parts["index bits"] += row.entries * (row.index_bits[1] - layer.paper.index_bits[1])
+        parts["gap bits"] += row.entries * (gap_bits - layer.paper.gap_bits[1])
+        parts["entries stored"] += (row.entries - theirs) * (
+            layer.paper.index_bits[1] + layer.paper.gap_bits[1]
+        )
+        paper += 32 * row.elements * layer.paper.coded / 100
+    total = 32 * network.parameters * network.paper.total[2] / 100
     parts["the paper's rows against its total"] = paper - total
     parts["biases, tables, checksums, rounding"] = 8 * file_bytes - total - sum(parts.values())
     return {cause: round(100 * bits / (32 * network.parameters), 2) for cause, bits in parts.items()}
@@ -280,7 +276,10 @@ def run(name: str, network: Network, folder: Path) -> dict[str, Any]:
     source, target, back = folder / "in.safetensors", folder / "out.dwz", folder / "back.safetensors"
     make_checkpoint(source, network)
     command = ["compress", str(source), "-o", str(target)]
-    command += ["--prune", ",".join(f"{x.name}.weight={1 - x.density / 100:.2f}" for x in network.layers)]
+    command += [
+        "--prune",
+        ",".join(f"{x.name}.weight={1 - x.paper.density / 100:.2f}" for x in network.layers),
+    ]
     command += ["--bits", ",".join(f"{kind}={bits}" for kind, bits in BITS.items())]
     command += ["--gap-bits", str(network.gap_bits), "--min-elements", "1", "--json"]
     cache = folder / "cache"
@@ -330,8 +329,8 @@ def sizes(network: Network, source: Path, target: Path, inspected: dict[str, Any
         "original_bytes": book.original,
         "file_bytes": book.file_size,
         "rate": round(book.rate, 2),
-        "shared_percent": [round(100 * shared / book.original, 2), network.shared],
-        "coded_percent": [round(100 / book.rate, 2), network.coded],
+        "shared_percent": [round(100 * shared / book.original, 2), network.paper.total[1]],
+        "coded_percent": [round(100 / book.rate, 2), network.paper.total[2]],
         "more_than_the_paper_percent": causes(network, rows, book.file_size),
         "reasons": REASONS,
         "layers": layers,

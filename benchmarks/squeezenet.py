@@ -2,8 +2,7 @@
 
     python -m benchmarks.squeezenet DATA/songhan --json results/squeezenet.json
 
-DATA/songhan holds `compressed_SqueezeNet.net` and `SqueezeNet_deploy.prototxt` as their authors released
-them.
+DATA/songhan holds `compressed_SqueezeNet.net` and `SqueezeNet_deploy.prototxt` as released by their authors.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ import numpy as np
 BLOCK = 1 << 20
 STORAGE = "f8 f4 f2 u2 u1 u1 i8 i4 i2 i1 u8 u4 u2 u1 ? c8 c16".split()  # noqa: SIM905 (by dtype number)
 FLOATS = range(6)  # the dtype numbers of floats; complex numbers are pairs of them
+SHORT_EXPONENTS = (1, 3)  # of these, those whose exponents have eight bits
 PARTS = {15: 1, 16: 0}  # the dtype numbers of complex numbers, and of their parts
 EXTRA = "\0"
 WORD, WIDE = (1 << 32) - 1, (1 << 64) - 1
@@ -129,7 +130,7 @@ def read_lengths(source: Bytes, alphabet: int) -> Lengths:
 
 
 def read_huffman(source: Bytes, count: int, lengths: Lengths) -> list[int]:
-    """Symbols in a Huffman code, in one stream or four (section 7.2)."""
+    """Symbols in a Huffman code, in one lane or several (section 7.2)."""
     order = sorted((length, symbol) for symbol, length in enumerate(lengths) if length)
     if len(order) < 2:
         require(count == 0 or bool(order), "a symbol to choose")
@@ -139,18 +140,22 @@ def read_huffman(source: Bytes, count: int, lengths: Lengths) -> list[int]:
         code <<= length - before
         codes[length, code] = symbol
         code, before = code + 1, length
-    streams, step = 4 if count >= 1 << 14 else 1, -(-count // 4) if count >= 1 << 14 else count
-    sizes = [source.varint() for _ in range(streams - 1)]
-    symbols: list[int] = []
-    for i in range(streams):
-        data = source.take(sizes[i] if i < streams - 1 else len(source.data) - source.at)
-        bits = Bits(data)
-        for _ in range(min(step, count - i * step)):
+    short = sum(length << 15 - length for length, _ in order) < 6 << 15
+    number = 1 if count < 1 << 14 else 6 if short else 8
+    heads = [[source.varint() for _ in range(2 if number == 6 else 1)] for _ in range(number - 1)]
+    symbols, end = [0] * count, count
+    for i in range(number):
+        data = source.take(heads[i][-1] if i < number - 1 else len(source.data) - source.at)
+        start = end - heads[i][0] if number == 6 and i < 5 else 0
+        require(start >= 0, "no more symbols than there are")
+        places = range(i, count, 8) if number == 8 else range(start, end)
+        bits, end = Bits(data), start
+        for place in reversed(places):
             length, code = 0, 0
             while (length, code) not in codes:
                 length, code = length + 1, code << 1 | bits.bit()
-            symbols.append(codes[length, code])
-        require(bits.end() == len(data), "no bytes after the last code of a stream")
+            symbols[place] = codes[length, code]
+        require(bits.end() == len(data), "no bytes after the last code of a lane")
     return symbols
 
 
@@ -169,19 +174,19 @@ def read_weights(source: Bytes, alphabet: int) -> Lengths:
 
 def slots_of(weights: Lengths) -> tuple[list[int], int]:
     """How many slots each symbol of a rANS code has, and the logarithm of their number (section 7.3)."""
-    bits = 12 if sum(map(bool, weights)) <= 256 else 15
+    bits = 12 if sum(map(bool, weights)) <= 256 else 14
     shares = [8 + (w - 1) % 8 << (w - 1) // 8 if w else 0 for w in weights]
 
-    def given(total: int) -> list[int]:
-        return [max((share << bits) // total, 1) if share else 0 for share in shares]
+    def given(scale: int) -> list[int]:
+        return [max(share * scale + (1 << 31) >> 32, 1) if share else 0 for share in shares]
 
-    total = sum(shares)
-    if sum(given(total)) > 1 << bits:
-        low, total = total, total << 16
-        while low + 1 < total:
-            middle = (low + total) // 2
-            low, total = (middle, total) if sum(given(middle)) > 1 << bits else (low, middle)
-    slots = given(total)
+    low, high = 0, (1 << 32 + bits) // sum(shares)
+    if sum(given(high)) > 1 << bits:
+        while low + 1 < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if sum(given(middle)) > 1 << bits else (middle, high)
+        high = low
+    slots = given(high)
     slots[slots.index(max(slots))] += (1 << bits) - sum(slots)
     return slots, bits
 
@@ -193,19 +198,33 @@ def read_rans(source: Bytes, count: int, weights: Lengths) -> list[int]:
         require(count == 0 or bool(used), "a symbol to choose")
         return used * count
     slots, bits = slots_of(weights)
-    table = [(symbol, place) for symbol in used for place in range(slots[symbol])]
-    lanes = 8 if count >= 1 << 14 else 1
-    states = [int.from_bytes(source.take(4), "little") for _ in range(lanes)]
-    symbols = []
-    for i in range(count):
-        state = states[i % lanes]
-        symbol, place = table[state % (1 << bits)]
-        symbols.append(symbol)
-        state = slots[symbol] * (state >> bits) + place
-        if state < 1 << 15:
-            state = state << 16 | int.from_bytes(source.take(2), "little")
-        states[i % lanes] = state
-    require(states == [1 << 15] * lanes, "a rANS code that ends where it began")
+    places = [0] * (1 << bits)
+    dealt = itertools.chain.from_iterable(itertools.repeat(symbol, slots[symbol]) for symbol in used)
+    for number, symbol in enumerate(dealt):
+        places[number * (5 * (1 << bits) // 8 + 3) % (1 << bits)] = symbol
+    table, following = [], list(slots)
+    for symbol in places:
+        table.append((symbol, following[symbol]))
+        following[symbol] += 1
+    many = count >= 1 << 14
+    first = source.take(source.varint()) if many else b""
+    last = source.take(len(source.data) - source.at)
+    runs = [Bits(first), Bits(last)] if many else [Bits(last)]
+    states = []
+    for run in runs:
+        require(any(run.data[:1]), "a bit that says where a run begins")
+        while not run.bit():
+            pass
+        states += [run.number(bits) for _ in range(4 if many else 1)][::-1]
+    symbols = [0] * count
+    for place in reversed(range(count)):
+        lane = place % len(states)
+        symbol, state = table[states[lane]]
+        symbols[place] = symbol
+        read = bits + 1 - state.bit_length()
+        states[lane] = (state << read) + runs[lane // 4].number(read) - (1 << bits)
+    require(not any(states), "a rANS code that ends where it began")
+    require(all(8 * len(run.data) == run.at for run in runs), "no bits after a rANS code")
     return symbols
 
 
@@ -705,6 +724,7 @@ def read_exact(data: bytes, n: int, dtype: int, base: bytes | None) -> bytes:
     source, size = Bytes(data), np.dtype(STORAGE[dtype]).itemsize
     width = np.dtype(STORAGE[PARTS.get(dtype, dtype)]).itemsize
     floats, count = PARTS.get(dtype, dtype) in FLOATS, n * size // width
+    turn = 2 if PARTS.get(dtype, dtype) in SHORT_EXPONENTS else int(floats)
     mask, top = (1 << 8 * width) - 1, 1 << 8 * width - 1
     mode = source.byte()
     if mode == 0:
@@ -715,23 +735,21 @@ def read_exact(data: bytes, n: int, dtype: int, base: bytes | None) -> bytes:
         found = zlib.decompress(source.take(len(data) - 1))
     else:
         if mode == 2:
-            words = read_planes(source, count, width, floats)
+            words = read_planes(source, count, width, turn)
         elif mode == 3:
-            words = [
-                w & mask for w in itertools.accumulate(unfolded(read_planes(source, count, width, False)))
-            ]
+            words = [w & mask for w in itertools.accumulate(unfolded(read_planes(source, count, width, 0)))]
         elif mode == 4:
             require(base is not None, "the base it was stored against")
             before = [int(w) for w in np.frombuffer(base, f"<u{width}")]
             if floats:
                 before = [~w & mask if w & top else w | top for w in before]
-            changes = unfolded(read_planes(source, count, width, False))
+            changes = unfolded(read_planes(source, count, width, 0))
             words = [w + change & mask for w, change in zip(before, changes, strict=True)]
             if floats:
                 words = [w ^ top if w & top else ~w & mask for w in words]
         else:
             require(mode == 5, "a block of mode 0 to 6")
-            words = read_sparse(source, count, width, floats)
+            words = read_sparse(source, count, width, turn)
         found = b"".join(w.to_bytes(width, "little") for w in words)
     require(source.at == len(data) and len(found) == n * size, "a block of its size")
     return found
@@ -742,40 +760,51 @@ def unfolded(words: list[int]) -> list[int]:
     return [-(w + 1) // 2 if w % 2 else w // 2 for w in words]
 
 
-def read_planes(source: Bytes, n: int, width: int, turned: bool) -> list[int]:
-    """Words that were cut into bytes."""
-    words = [
-        int.from_bytes(bytes(w), "big")
-        for w in zip(*(read_plane(source, n) for _ in range(width)), strict=True)
-    ]
-    return [w >> 1 | (w & 1) << 8 * width - 1 for w in words] if turned else words
-
-
-def read_plane(source: Bytes, n: int) -> bytes:
-    """Bytes of equal place."""
-    found = b""
+def read_planes(source: Bytes, n: int, width: int, turn: int) -> list[int]:
+    """Words that were cut into bytes, in pieces."""
+    words: list[int] = []
+    codes: list[Code] = [None] * width
     for start in range(0, n, 1 << 16):
-        count, kind = min(1 << 16, n - start), source.byte()
-        require(kind < 3, "a piece of kind 0 to 2")
-        if kind == 0:
-            found += source.take(count)
-        elif kind == 1:
-            found += source.take(1) * count
-        else:
-            code = read_code(source, 1, 256)
-            found += bytes(read_symbols(Bytes(source.take(source.varint())), count, code, 256))
-    return found
+        count = min(1 << 16, n - start)
+        planes = [read_plane(source, count, codes, number) for number in range(width)]
+        words += [int.from_bytes(bytes(w), "big") for w in zip(*planes, strict=True)]
+    return [w >> turn | (w & (1 << turn) - 1) << 8 * width - turn for w in words]
 
 
-def read_sparse(source: Bytes, n: int, width: int, floats: bool) -> list[int]:
+def read_plane(source: Bytes, n: int, codes: list[Code], number: int) -> bytes:
+    """Bytes of equal place; `codes` has the last one of each place."""
+    kind = source.byte()
+    require(kind < 5, "a plane of kind 0 to 4")
+    if kind == 0:
+        return source.take(n)
+    if kind == 1:
+        return source.take(1) * n
+    if kind == 4:
+        lowest = source.byte()
+        require(lowest < 2, "a bit")
+        packed, part = source.take(n - n // 8), n // 8
+        plane = [byte << 1 & 0xFF | lowest for byte in packed[: 7 * part]]
+        plane += [
+            sum(packed[row * part + i] >> 7 << row + 1 for row in range(7)) | lowest for i in range(part)
+        ]
+        return bytes(plane) + packed[7 * part :]
+    if kind == 2:
+        code = codes[number] = read_code(source, 0, 256)
+        lengths = [length for length in code[1] if length] if code else []
+        require(len(lengths) > 1 and max(lengths) <= 11, "a code of two bytes or more, of up to 11 bits")
+    require(codes[number] is not None, "a code that came before")
+    return bytes(read_symbols(Bytes(source.take(source.varint())), n, codes[number], 256))
+
+
+def read_sparse(source: Bytes, n: int, width: int, turn: int) -> list[int]:
     """Words of which those that are 0 were left out."""
-    bits = Bits(read_plane(source, (n + 7) // 8))
+    bits = Bits(bytes(read_planes(source, (n + 7) // 8, 1, 0)))
     kept = [bits.bit() for _ in range(n)]
     bits.end()
     mode, count = source.byte(), sum(kept)
     require(mode in (0, 2), "survivors stored or in planes")
     if mode == 2:
-        survivors = iter(read_planes(source, count, width, floats))
+        survivors = iter(read_planes(source, count, width, turn))
     else:
         survivors = iter([int.from_bytes(source.take(width), "little") for _ in range(count)])
     return [next(survivors) if bit else 0 for bit in kept]

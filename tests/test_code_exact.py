@@ -101,13 +101,13 @@ def test_nan_payloads_infinities_and_negative_zeros():
 def test_floats_cast_from_shorter_ones_cost_as_much_as_these():
     short = dtypes.from_float(RANDOM.normal(size=50_000).astype("<f4"), "bfloat16")
     long = dtypes.to_float(short, "bfloat16").tobytes()
-    assert len(back(long, "float32")) < 1.01 * len(back(short.tobytes(), "bfloat16")) + 100
+    assert len(back(long, "float32")) < 1.03 * len(back(short.tobytes(), "bfloat16")) + 100
 
 
 @pytest.mark.parametrize("mode", [m for m in MODES if m != exact.STORED])
 def test_truncated_and_flipped_blocks_are_refused_or_decode(mode):
     dtype, data = MODES[mode]
-    coded = exact.encode(data, dtype)
+    coded = bytes(exact.encode(data, dtype))
     out = np.empty(len(data), np.uint8)
     for size in [*range(min(len(coded), 200)), len(coded) - 1]:
         with pytest.raises(CorruptError):

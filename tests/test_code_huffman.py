@@ -1,3 +1,4 @@
+import contextlib
 import ctypes
 import mmap
 import os
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from dwindle.code import entropy, huffman
 from dwindle.code.lengths import code_lengths
 from dwindle.errors import CorruptError
-from dwindle.kernels import huffman as kernels
 
 compiles = settings(deadline=None, max_examples=60)
 
@@ -27,8 +27,8 @@ def plain_codes(lengths):
     return codes
 
 
-def plain_stream(data, count, codes):
-    """Decode one stream bit by bit."""
+def plain_lane(data, count, codes):
+    """Decode one lane bit by bit."""
     symbols, length, code = [], 0, 0
     for position in range(8 * len(data)):
         code = code << 1 | (data[position // 8] >> position % 8 & 1)
@@ -44,31 +44,39 @@ def plain_stream(data, count, codes):
     return symbols
 
 
+def plain_varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 0x80:
+            return value, at
+
+
 def plain_decode(data, count, lengths):
     if np.count_nonzero(lengths) < 2:
         assert data == b""
         return [int(np.flatnonzero(lengths)[0])] * count if count else []
     codes = plain_codes(lengths)
     if count < 1 << 14:
-        return plain_stream(data, count, codes)
-    sizes, at = [], 0
-    for _ in range(3):
-        size = shift = 0
-        while True:
-            size |= (data[at] & 0x7F) << shift
-            shift += 7
-            at += 1
-            if data[at - 1] < 0x80:
-                break
+        return plain_lane(data, count, codes)[::-1]
+    expected = sum(int(b) / 2 ** int(b) for b in lengths if b)
+    many, at, counts, sizes = 6 if expected < 6 else 8, 0, [], []
+    for lane in range(many - 1):
+        number, at = plain_varint(data, at) if many == 6 else (-(-(count - lane) // 8), at)
+        size, at = plain_varint(data, at)
+        counts.append(number)
         sizes.append(size)
-    quarter = (count + 3) // 4
-    symbols = []
-    for size, number in zip(
-        [*sizes, len(data) - at - sum(sizes)], [quarter] * 3 + [count - 3 * quarter], strict=True
-    ):
-        symbols += plain_stream(data[at : at + size], number, codes)
+    counts.append(count - sum(counts))
+    sizes.append(len(data) - at - sum(sizes))
+    lanes = []
+    for number, size in zip(counts, sizes, strict=True):
+        lanes.append(plain_lane(data[at : at + size], number, codes)[::-1])
         at += size
-    return symbols
+    if many == 6:
+        return [symbol for lane in lanes[::-1] for symbol in lane]
+    return [lanes[i % 8][i // 8] for i in range(count)]
 
 
 def draw(count, counts, dtype, seed=0):
@@ -78,11 +86,15 @@ def draw(count, counts, dtype, seed=0):
     return symbols, entropy.counts(symbols, len(weights))
 
 
+def decode(data, count, lengths, dtype):
+    out = np.full(count, 77, dtype)
+    huffman.decode(data, lengths, out)
+    return out
+
+
 def check(symbols, lengths, oracle=True):
     data = huffman.encode(symbols, lengths)
-    back = huffman.decode(data, len(symbols), lengths, symbols.dtype)
-    assert back.dtype == symbols.dtype
-    assert np.array_equal(back, symbols)
+    assert np.array_equal(decode(data, len(symbols), lengths, symbols.dtype), symbols)
     if oracle:
         assert plain_decode(data, len(symbols), lengths) == symbols.tolist()
     return data
@@ -95,11 +107,15 @@ while len(FIBONACCI) < 22:
 SPREADS = {
     "two": ([3, 1], 15, np.uint8),
     "even": ([1] * 32, 15, np.uint8),
-    "geometric": (0.9 ** np.arange(32), 15, np.uint8),
-    "long codes": (FIBONACCI, 15, np.uint8),
-    "8 bits, singles": (np.exp(-np.abs(np.arange(256) - 128) / 40), 12, np.uint8),
-    "8 bits, runs": (np.exp(-np.abs(np.arange(256) - 128) / 20), 15, np.uint8),
-    "wide": (1 / np.arange(1, 3000), 15, np.uint16),
+    "geometric": (0.9 ** np.arange(32), 11, np.uint8),
+    "geometric, long codes": (0.9 ** np.arange(64), 14, np.uint8),
+    "longest codes": (FIBONACCI, 15, np.uint8),
+    "8 bits": (np.exp(-np.abs(np.arange(256) - 128) / 40), 11, np.uint8),
+    "8 bits, long codes": (np.exp(-np.abs(np.arange(256) - 128) / 25), 14, np.uint8),
+    "8 bits, longest codes": (np.exp(-np.abs(np.arange(256) - 128) / 16), 15, np.uint8),
+    "wide": (1 / np.arange(1, 3000) ** 0.7, 14, np.uint16),
+    "wide, short codes": (1 / np.arange(1, 3000) ** 2, 14, np.uint16),
+    "wide, longest codes": (1 / np.arange(1, 3000) ** 0.7, 15, np.uint16),
     "wide dtype, few symbols": (0.8 ** np.arange(20), 15, np.uint16),
 }
 
@@ -112,35 +128,35 @@ def test_any_symbols(values, limit):
 
 
 @pytest.mark.parametrize("spread", SPREADS)
-def test_four_streams(spread):
+def test_several_lanes(spread):
     counts, limit, dtype = SPREADS[spread]
     symbols, occurrences = draw(60_001, counts, dtype)
     lengths = code_lengths(occurrences + 1, limit)  # every symbol has a code
     data = check(symbols, lengths)
-    assert len(data) <= (int((occurrences * lengths).sum()) + 7) // 8 + 9 + 4
+    assert len(data) <= (int((occurrences * lengths).sum()) + 7) // 8 + 6 * 5 + 8
 
 
-def test_the_spreads_use_every_kernel():
-    def table(spread):
-        counts, limit, dtype = SPREADS[spread]
-        return huffman.decode_table(code_lengths(draw(60_001, counts, dtype)[1] + 1, limit))
-
-    assert table("8 bits, singles").singles is not None
-    assert table("8 bits, runs").singles is None
-    assert not table("long codes").runs.all()  # codes that a run cannot hold
-    assert len(table("long codes").lookup) >= 1 << 15
-    assert table("wide").runs.dtype == np.uint64
-    assert table("geometric").runs.dtype == np.uint32
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 16383, 16384, 16385, 16386, 16387])
-def test_around_the_split(count):
-    symbols, _ = draw(count, [5, 4, 3, 2, 1], np.uint8)
-    check(symbols, code_lengths(np.array([5, 4, 3, 2, 1])))
+def test_the_spreads_use_every_loop():
+    """By lanes, and by how many codes surely are in a word."""
+    seen = set()
+    for counts, limit, dtype in SPREADS.values():
+        lengths = code_lengths(draw(60_001, counts, dtype)[1] + 1, limit)
+        table = huffman.decode_table(lengths)
+        longest = int(lengths.max())
+        seen.add((table.lanes, table.dtype.itemsize, (longest > 11) + (longest > 14)))
+    assert {(lanes, 1, loop) for lanes in (6, 8) for loop in range(3)} <= seen
+    assert {(8, 2, 1), (8, 2, 2), (6, 2, 1)} <= seen
 
 
-def test_streams_of_different_statistics():
-    """The streams end at different times in the loop that takes them in turn."""
+@pytest.mark.parametrize("count", [0, 1, 2, 16383, *range(16384, 16393)])
+@pytest.mark.parametrize("alphabet", [5, 200])
+def test_around_the_split(count, alphabet):
+    symbols, _ = draw(count, np.arange(1, alphabet + 1), np.uint8)
+    check(symbols, code_lengths(np.arange(1, alphabet + 1)))
+
+
+def test_lanes_of_different_statistics():
+    """Lanes hold as many bits, not as many symbols, and end at different times all the same."""
     parts = [draw(10_000, np.eye(32)[i] * 99 + 0.1, np.uint8, i)[0] for i in range(4)]
     symbols = np.concatenate(parts)
     weights = np.array([1000, 100, 10, 1] + [1] * 28)
@@ -148,14 +164,23 @@ def test_streams_of_different_statistics():
 
 
 def test_golden_bytes():
-    # Codes: 0 -> 0, 1 -> 10, 2 -> 11, stored first bit lowest: 11 10 0 10 (read from the right: 2 1 0 1).
+    # Codes: 0 -> 0, 1 -> 10, 2 -> 11, stored first bit lowest, the last symbol's first: 10 0 10 11 (read from
+    # the right: 1 2 0 1 backwards).
     lengths = np.array([1, 2, 2], np.uint8)
-    assert huffman.encode(np.array([1, 0, 1, 2], np.uint8), lengths) == bytes([0b11_01_0_01])
-    assert huffman.encode(np.array([2, 2, 2, 2, 1], np.uint8), lengths) == bytes([0xFF, 0b01])
-    # Four quarters of 4096 codes of one bit: three sizes of 512 (varint 80 04), then the streams.
-    ones = np.repeat(np.array([0, 1, 0, 1], np.uint8), 4096)
-    golden = bytes([0x80, 0x04] * 3) + bytes(512) + b"\xff" * 512 + bytes(512) + b"\xff" * 512
+    assert huffman.encode(np.array([1, 0, 1, 2], np.uint8), lengths) == bytes([0b01_0_01_11])
+    assert huffman.encode(np.array([1, 2, 2, 2, 2], np.uint8), lengths) == bytes([0xFF, 0b01])
+    # Six lanes of 4096 codes of one bit, the end of the symbols first: a count (80 20) and a size (80 04) of
+    # each but the last, then the lanes.
+    ones = np.repeat(np.array([0, 0, 0, 1, 0, 1], np.uint8), 4096)
+    lanes = [b"\xff" * 512, bytes(512)] * 2 + [bytes(512)] * 2
+    golden = bytes([0x80, 0x20, 0x80, 0x04] * 5) + b"".join(lanes)
     assert huffman.encode(ones, np.array([1, 1], np.uint8)) == golden
+    # Eight lanes of 2048 codes of eight bits: lane i has every eighth symbol from i on.
+    codes = np.full(256, 8, np.uint8)
+    golden = bytes([0x80, 0x10] * 7) + b"".join(
+        bytes([i]) * 2048 for i in (0, 128, 64, 192, 32, 160, 96, 224)
+    )
+    assert huffman.encode(np.tile(np.arange(8, dtype=np.uint8), 2048), codes) == golden
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 20_000])
@@ -163,20 +188,20 @@ def test_one_symbol_takes_no_bytes(count):
     lengths = np.array([0, 0, 1], np.uint8)
     assert check(np.full(count, 2, np.uint8), lengths) == b""
     with pytest.raises(CorruptError, match="no bytes"):
-        huffman.decode(b"\0", count, lengths, np.uint8)
+        decode(b"\0", count, lengths, np.uint8)
 
 
 def test_no_symbol():
     for lengths in (np.zeros(0, np.uint8), np.zeros(4, np.uint8)):
         assert check(np.zeros(0, np.uint8), lengths) == b""
         with pytest.raises(CorruptError, match="expected no bytes"):
-            huffman.decode(b"", 1, lengths, np.uint8)
+            decode(b"", 1, lengths, np.uint8)
 
 
 def test_32768_symbols():
     symbols = np.random.default_rng(0).permutation(1 << 16).astype(np.uint16)
     symbols &= 0x7FFF  # as many as may have a code
-    assert len(check(symbols, np.full(1 << 15, 15, np.uint8), oracle=False)) == 15 * (1 << 16) // 8 + 9
+    assert len(check(symbols, np.full(1 << 15, 15, np.uint8), oracle=False)) == 15 * (1 << 16) // 8 + 7 * 2
     counts = np.random.default_rng(1).zipf(1.2, 1 << 15).clip(max=10**6)
     check(symbols, code_lengths(counts), oracle=False)
 
@@ -186,7 +211,7 @@ def test_encodes_strided_symbols_and_narrow_ones_into_wide():
     symbols = np.array([0, 1, 2, 3, 2, 1, 0], np.uint8)
     data = huffman.encode(symbols[::-2], lengths)
     assert data == huffman.encode(symbols[::-2].astype(np.uint16), lengths)
-    assert huffman.decode(memoryview(data), 4, lengths, np.uint16).tolist() == [0, 2, 2, 0]
+    assert decode(memoryview(data), 4, lengths, np.uint16).tolist() == [0, 2, 2, 0]
 
 
 def test_refuses_what_has_no_code():
@@ -202,11 +227,11 @@ def test_refuses_what_has_no_code():
     with pytest.raises(ValueError, match="complete prefix code"):
         huffman.encode(np.zeros(1, np.uint8), np.array([1, 2], np.uint8))
     with pytest.raises(ValueError, match="complete prefix code"):
-        huffman.decode(b"", 0, np.array([1, 2], np.uint8), np.uint8)
+        decode(b"", 0, np.array([1, 2], np.uint8), np.uint8)
     with pytest.raises(ValueError, match="uint8 or uint16"):
         huffman.encode(np.zeros(1, np.int64), lengths)
     with pytest.raises(ValueError, match="uint8 or uint16 for symbols up to 300"):
-        huffman.decode(b"", 0, np.repeat(np.array([0, 1], np.uint8), [299, 2]), np.uint8)
+        decode(b"", 0, np.repeat(np.array([0, 1], np.uint8), [299, 2]), np.uint8)
 
 
 def test_refuses_the_wrong_number_of_bytes():
@@ -215,18 +240,18 @@ def test_refuses_the_wrong_number_of_bytes():
     data = huffman.encode(symbols, lengths)
     for size in range(len(data)):
         with pytest.raises(CorruptError):
-            huffman.decode(data[:size], 500, lengths, np.uint8)
+            decode(data[:size], 500, lengths, np.uint8)
     with pytest.raises(CorruptError, match="last code"):
-        huffman.decode(data + b"\0", 500, lengths, np.uint8)
+        decode(data + b"\0", 500, lengths, np.uint8)
     with pytest.raises(CorruptError, match="at most"):
-        huffman.decode(data, 1 << 50, lengths, np.uint8)
+        decode(data, 1 << 20, lengths, np.uint8)
 
 
 def test_refuses_padding_that_is_not_zero():
     lengths = np.array([1, 2, 2], np.uint8)
-    assert huffman.decode(b"\x01", 1, lengths, np.uint8).tolist() == [1]
+    assert decode(b"\x01", 1, lengths, np.uint8).tolist() == [1]
     with pytest.raises(CorruptError, match="zero bits"):
-        huffman.decode(b"\x05", 1, lengths, np.uint8)
+        decode(b"\x05", 1, lengths, np.uint8)
 
 
 @pytest.mark.parametrize("spread", SPREADS)
@@ -246,7 +271,7 @@ def test_damaged_streams_are_refused_or_another_text(spread):
     refused = 0
     for bad in damaged:
         try:
-            back = huffman.decode(bad, len(symbols), table, symbols.dtype)
+            back = decode(bad, len(symbols), table, symbols.dtype)
         except CorruptError:
             refused += 1
         else:
@@ -283,38 +308,30 @@ def test_reads_nothing_after_the_data(spread):
             memory[size - len(tail) : size] = tail
             view = memoryview(memory)[size - len(tail) : size]
             if tail is data:
-                assert np.array_equal(huffman.decode(view, len(symbols), table, dtype), symbols)
+                assert np.array_equal(decode(view, len(symbols), table, dtype), symbols)
             else:
                 with pytest.raises(CorruptError):
-                    huffman.decode(view, len(symbols), table, dtype)
+                    decode(view, len(symbols), table, dtype)
             view.release()
     finally:
         assert libc.mprotect(*guard, 3) == 0
 
 
-@pytest.mark.parametrize("spread", ["geometric", "long codes", "8 bits, singles", "wide"])
-def test_writes_nothing_outside_its_part(spread):
-    """Each stream's symbols are kept between marks, whatever the stream says."""
+@pytest.mark.parametrize("spread", SPREADS)
+def test_writes_nothing_outside(spread):
+    """The symbols are kept between marks, whatever the bytes say."""
     counts, limit, dtype = SPREADS[spread]
     symbols, occurrences = draw(20_000, counts, dtype)
     lengths = code_lengths(occurrences + 1, limit)
     table = huffman.decode_table(lengths)
-    good = np.frombuffer(huffman.encode(symbols, lengths), np.uint8)
-    parts, bounds = huffman._streams(good.tobytes(), len(symbols))
-    for data in (good, np.frombuffer(np.random.default_rng(3).bytes(len(good)), np.uint8)):
-        out = np.full(len(symbols) + 40, np.iinfo(dtype).max, dtype)  # 8 marks before, between and after
-        places = np.array([first + 8 * (i + 1) for i, (first, _) in enumerate(parts)], np.uint64)
-        ends = places + np.array([last - first for first, last in parts], np.uint64)
-        starts = places.copy()
-        positions = np.array([8 * first for first, _ in bounds], np.uint64)
-        if table.singles is not None:
-            kernels.decode_singles(data, positions, table.singles, out, places, ends[3] - places[3])
-        else:
-            kernels.decode_runs(data, positions, table.runs, table.lookup, out, places, ends)
-        assert (places <= ends).all()
-        assert (places > starts).all()
-        for end, start in zip([0, *ends.tolist()], [*starts.tolist(), len(out)], strict=True):
-            assert (out[end:start] == np.iinfo(dtype).max).all()
+    good = huffman.encode(symbols, lengths)
+    rng = np.random.default_rng(3)
+    for data in (good, rng.bytes(len(good)), good[:30] + rng.bytes(len(good) - 30), bytes(len(good))):
+        room = np.full(len(symbols) + 40, np.iinfo(dtype).max, dtype)
+        with contextlib.suppress(CorruptError):
+            huffman.decode(data, table, room[20:-20])
+        assert (room[:20] == np.iinfo(dtype).max).all()
+        assert (room[-20:] == np.iinfo(dtype).max).all()
 
 
 def test_table_is_built_once_for_many_streams():
@@ -323,14 +340,13 @@ def test_table_is_built_once_for_many_streams():
     for seed in range(3):
         symbols, _ = draw(17_000, [5, 4, 3, 2, 1], np.uint8, seed)
         data = huffman.encode(symbols, lengths)
-        assert np.array_equal(huffman.decode(data, 17_000, table, np.uint8), symbols)
-    assert table.runs is table.runs
+        assert np.array_equal(decode(data, 17_000, table, np.uint8), symbols)
 
 
 @pytest.mark.slow
 def test_kernels_stay_inside_their_arrays(tmp_path):
     """Once more with numba's own bounds checks."""
-    chosen = "four_streams or damaged or around_the_split or any_symbols or many_values"
+    chosen = "several_lanes or damaged or around_the_split or any_symbols or many_values"
     files = ["tests/test_code_huffman.py", "tests/test_code_bits.py"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, *files]
     checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}

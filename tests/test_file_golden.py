@@ -6,6 +6,7 @@ python tests/test_file_golden.py    # writes those that are missing
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 import strategies as make
 from dwindle import dtypes
+from dwindle.code import huffman
 from dwindle.code.plan import CODERS, Coding
 from dwindle.file import Archive, layout, write
 from dwindle.records import Raw, Record, Shared, Tied, same, to_storage
@@ -62,6 +64,7 @@ def normal(count: int, seed: int) -> bytes:
 BASE: dict[str, Record] = {"tuned": Raw("float32", (70, 80), normal(5600, 5))}
 TUNED = np.frombuffer(normal(5600, 5), "<f4") * np.float32(1.0001)
 PRUNED = np.where(numbers(5000, 3) % 10 < 2, np.frombuffer(normal(5000, 6), "<f4"), 0).astype("<f4")
+POWERS = (0x3E00 + 0x80 * (numbers(70_000, 7) % 4 * (numbers(70_000, 4) % 2))).astype("<u2")
 EXACT: dict[str, Record] = {
     **{name: Raw(name, (3,), bytes(range(3 * dtypes.itemsize(name)))) for name in dtypes.STORAGE},
     "bool": Raw("bool", (3,), b"\1\0\1"),
@@ -74,6 +77,7 @@ EXACT: dict[str, Record] = {
     "steps": Raw("int64", (5000,), np.arange(5000, dtype="<i8").tobytes()),
     "sparse": Raw("float32", (50, 100), PRUNED.tobytes()),
     "text": Raw("uint8", (8000,), b"a sentence, over and over again; " * 242 + bytes(14)),
+    "pieces": Raw("bfloat16", (70_000,), POWERS.tobytes()),
     "tie": Tied("planes"),
     "equal": Raw("float32", (70, 100), normal(7000, 1)),
 }
@@ -91,6 +95,7 @@ FILES: dict[str, tuple[dict[str, Record], dict[str, Any]]] = {
     "based": ({"tuned": Raw("float32", (70, 80), TUNED.tobytes())}, {"base": BASE}),
     "nothing": ({}, {}),
     "network": (SHARED, {"coding": Coding("huffman", dictionary="network")}),
+    "lanes": ({"long codes": shared((130, 130), 200, 100, 6)}, {"coding": Coding("huffman")}),
     **{coder: (SHARED, {"coding": Coding(coder)}) for coder in CODERS},
 }
 each = pytest.mark.parametrize("name", FILES)
@@ -130,7 +135,7 @@ def test_the_reference_decoder_reads_them(name):
 
 
 def test_every_feature_is_in_them():
-    plans, forms, modes = set(), set(), set()
+    plans, forms, modes, lanes = set(), set(), set(), set()
     for name, (_, options) in FILES.items():
         with Archive(GOLDEN / f"{name}.dwz", base=options.get("base")) as archive:
             for tensor, entry in archive.header.entries.items():
@@ -142,6 +147,8 @@ def test_every_feature_is_in_them():
                     plan = entry.plan
                     codes = [code.kind for code in (plan.index_code, plan.gap_code) if code]
                     plans.add((plan.arrangement, *codes))
+                    if codes and math.prod(entry.shape) >= huffman.SPLIT:
+                        lanes.add((plan.index_code.kind, getattr(plan.index_code.decoder, "lanes", 0)))
                     modes |= {("context", byte) for byte in first if plan.arrangement == "context"}
                 else:
                     forms.add(entry.form)
@@ -152,6 +159,7 @@ def test_every_feature_is_in_them():
     assert {plan[0] for plan in plans} == {"dense", "gaps", "csr", "csc", "context"}
     assert {"huffman", "rans"} <= {kind for plan in plans for kind in plan[1:]}
     assert {1, 2, 3, 4, 5, 6, ("context", 0), ("context", 1)} <= modes
+    assert {("huffman", 6), ("huffman", 8), ("rans", 0)} <= lanes
 
 
 def test_the_page_shows_the_header_of_the_example():

@@ -26,6 +26,7 @@ ROWS = [
     {"search"},
     {"checkpoints"},
     {"compression", "loading"},
+    {"calibrate"},
     {"train"},
     {"bind"},
     {"prune", "share"},
@@ -173,6 +174,8 @@ def test_third_parties_stay_in_their_rooms(path):
             # For their types; only onnx_file.py asks for what they do.
             where = here, path.name.partition("_")[0], lazy
             assert where == ("io", "onnx", True), f"{path} imports {name}"
+        if library == "PIL":
+            assert here == "data", f"{path} imports {name}"
         if library in NUMBA:
             assert here == "kernels", f"{path} imports {name}"
         if here in LAZY:

@@ -2,10 +2,15 @@ import copy
 import tomllib
 
 import pytest
+import torch
 
 from dwindle.code.plan import Coding
 from dwindle.errors import RecipeError
+from dwindle.models import build
+from dwindle.prune.apply import by_tensor
 from dwindle.recipe import packaged_recipes, parse_recipe, read_recipe
+from dwindle.report import PAPER
+from dwindle.share.apply import bits_by_tensor
 
 TEXT = """
 name = "small"
@@ -44,9 +49,16 @@ def refusal(content):
     return str(caught.value)
 
 
-def test_the_packaged_recipes_are_the_papers():
-    assert packaged_recipes() == ["lenet-300-100-paper", "lenet-5-paper"]
-    for name in packaged_recipes():
+LENETS = ["lenet-300-100-paper", "lenet-5-paper"]
+LARGE = ["alexnet-paper", "resnet-50", "vgg-16-paper"]
+
+
+def test_the_packaged_recipes():
+    assert packaged_recipes() == sorted(LENETS + LARGE)
+
+
+def test_the_recipes_of_the_lenets_are_the_papers():
+    for name in LENETS:
         recipe = read_recipe(name)
         assert recipe == read_recipe(f"{name}.toml")
         assert (recipe.name, recipe.model) == (name, name.removesuffix("-paper"))
@@ -54,6 +66,62 @@ def test_the_packaged_recipes_are_the_papers():
         assert recipe.prune is not None
     assert read_recipe("lenet-300-100-paper").share.bits == {"linear": 6}
     assert read_recipe("lenet-5-paper").share.bits == {"conv": 8, "linear": 5}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_recipes_of_networks_for_imagenet_start_from_a_checkpoint(name):
+    recipe = read_recipe(name)
+    assert (recipe.name, recipe.model) == (name, name.removesuffix("-paper"))
+    assert (recipe.data, recipe.reference) == ("images", None)
+    assert recipe.share.bits == {"conv": 8, "linear": 5}
+    assert all(
+        section.shift == 16 for section in (recipe.prune, recipe.share)
+    )  # Krizhevsky et al.: 256 - 224
+    with torch.device("meta"):
+        model = build(recipe.model)
+    weights = [key for key, parameter in model.named_parameters() if parameter.ndim > 1]
+    left = [key for key in weights if key not in recipe.prune.sparsity]
+    assert left == (["conv1.weight"] if name == "resnet-50" else [])
+    assert by_tensor(model, recipe.prune.sparsity) == recipe.prune.sparsity
+    assert set(bits_by_tensor(model, recipe.share.bits)) == set(weights)
+
+
+@pytest.mark.parametrize(("name", "gap_bits"), [("alexnet", 4), ("vgg-16", 5)])
+def test_recipes_of_the_paper_have_its_densities_and_bits(name, gap_bits):
+    recipe, paper = read_recipe(f"{name}-paper"), PAPER[name]
+    assert list(recipe.prune.sparsity) == list(paper.layers)
+    for key, row in paper.layers.items():
+        assert 100 * (1 - recipe.prune.sparsity[key]) == pytest.approx(row.density)
+        kind = "linear" if "classifier" in key else "conv"
+        assert (recipe.share.bits[kind], recipe.code.gap_bits) == (row.index_bits[0], row.gap_bits[0])
+    assert recipe.code.coding == Coding("huffman", gap_bits, "layer")
+
+
+def test_data_and_preprocessing_fit_the_network():
+    message = refusal(GOOD | {"model": "alexnet"})
+    assert message.startswith('x.toml: expected data = "images" for alexnet, got "mnist"')
+    assert "for lenet-5" in refusal(GOOD | {"data": "images"})
+    message = refusal(GOOD | {"preprocessing": "caffe"})
+    assert message.startswith('x.toml: expected preprocessing with data = "images" only, got caffe')
+    images = {key: value for key, value in GOOD.items() if key != "prune"} | {
+        "model": "alexnet",
+        "data": "images",
+    }
+    assert parse_recipe(images | {"preprocessing": "caffe"}, "x").preprocessing == "caffe"
+    message = refusal(images | {"preprocessing": "cafe"})
+    assert (
+        message == "x.toml: preprocessing: expected one of torchvision, caffe, efficientnet-lite, got 'cafe'"
+    )
+
+
+def test_runs_of_before_are_described_as_before():
+    # What a run's folder says of its recipe: what differs from an old run stops its resuming.
+    described = read_recipe("lenet-5-paper").model_dump(mode="json")
+    assert described.pop("preprocessing") is None
+    sections = {"name", "model", "data", "seed", "validation", "reference", "prune", "share", "code"}
+    assert set(described) == sections
+    training = {"epochs", "lr", "final_lr", "momentum", "weight_decay", "batch", "shift"}
+    assert set(described["reference"]) == training | {"dropout"}
 
 
 def test_a_file_is_read_with_defaults(tmp_path):
@@ -94,9 +162,13 @@ def test_unknown_keys_are_refused_with_the_nearest(section, key, near):
 @pytest.mark.parametrize(
     ("section", "values", "start"),
     [
-        (None, {"model": "lenet-7"}, "model: expected one of lenet-300-100, lenet-5, got 'lenet-7'"),
+        (
+            None,
+            {"model": "lenet-7"},
+            "model: expected one of lenet-300-100, lenet-5, alexnet, vgg-16, resnet-50, got 'lenet-7'",
+        ),
         (None, {"model": 5}, "model: input should be a valid string, got 5"),
-        (None, {"data": "cifar"}, "data: input should be 'mnist', got 'cifar'"),
+        (None, {"data": "cifar"}, "data: input should be 'mnist' or 'images', got 'cifar'"),
         (None, {"seed": -1}, "seed: input should be greater than or equal to 0, got -1"),
         (None, {"seed": 1 << 63}, "seed: input should be less than"),
         (None, {"seed": 1.5}, "seed: input should be a valid integer, got 1.5"),
@@ -146,7 +218,7 @@ def test_optimal_starts_have_at_most_10_bits():
     assert message.startswith('x.toml: share: expected at most 10 bits with init = "optimal"')
 
 
-@pytest.mark.parametrize("key", ["name", "model", "reference"])
+@pytest.mark.parametrize("key", ["name", "model"])
 def test_missing_keys_are_named(key):
     content = {k: v for k, v in GOOD.items() if k != key}
     assert refusal(content) == f"x.toml: {key}: field required"
@@ -166,7 +238,8 @@ def test_files_that_are_no_toml_are_refused(tmp_path, data):
 @pytest.mark.parametrize("name", ["lenet-6-paper", "elsewhere/lenet-5-paper", "missing.toml", ""])
 def test_a_recipe_that_is_not_there_is_refused_with_those_there_are(name):
     with pytest.raises(
-        RecipeError, match=r"expected a TOML file or one of lenet-300-100-paper, lenet-5-paper"
+        RecipeError,
+        match=r"expected a TOML file or one of alexnet-paper, lenet-300-100-paper, lenet-5-paper, ",
     ):
         read_recipe(name)
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from dwindle import Archive
 from dwindle.code.plan import Coding
@@ -147,10 +148,11 @@ def test_figures_leave_the_matrices_alone_and_differ_where_they_do(tmp_path):
 def test_the_papers_figures_are_of_our_layers():
     from dwindle.models import NAMES, build
 
-    assert set(PAPER) == set(NAMES)
+    assert set(PAPER) == set(NAMES) - {"resnet-50"}
     for name, network in PAPER.items():
-        weights = {key for key, parameter in build(name).named_parameters() if parameter.ndim > 1}
-        assert set(network.layers) == weights
+        with torch.device("meta"):
+            model = build(name)
+        assert list(network.layers) == [key for key, p in model.named_parameters() if p.ndim > 1]
 
 
 def test_versions_name_what_results_rest_on():

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dwindle.calibrate import Calibration
     from dwindle.checkpoints import compress_checkpoint
     from dwindle.code.plan import Coding
     from dwindle.compression import Result
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "Archive",
+    "Calibration",
     "Coding",
     "DwindleError",
     "Result",
@@ -35,6 +37,7 @@ __all__ = [
 
 _HOMES = {
     "Archive": "file",
+    "Calibration": "calibrate",
     "Coding": "code.plan",
     "DwindleError": "errors",
     "Result": "compression",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from dwindle import chains, dtypes
@@ -72,7 +73,8 @@ def load_records(model: nn.Module, records: Mapping[str, Record], source: str) -
 
     Args:
         model: its parameters keep their dtype and device.
-        records: one for every tensor of the model's state dict, no more.
+        records: one for every tensor of the model's state dict, no more; counters of batches
+            (`num_batches_tracked`) may be missing, and stay as they are.
         source: where the records are from, for errors.
 
     Raises:
@@ -82,6 +84,13 @@ def load_records(model: nn.Module, records: Mapping[str, Record], source: str) -
         if _is_own(module, attribute):
             raise CheckpointError(f"{source}: expected a model without masks and codebooks, got {full} with")
     expected = model.state_dict()
+    # Batch normalization of before torch 0.4.1 did not count its batches; torch loads such states too.
+    uncounted = {
+        f"{path}.num_batches_tracked" if path else "num_batches_tracked"
+        for path, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+    }
+    expected = {name: tensor for name, tensor in expected.items() if name in records or name not in uncounted}
     for names, what in ((set(expected) - set(records), "lacks"), (set(records) - set(expected), "has also")):
         if names:
             raise CheckpointError(f"{source}: expected the model's tensors, but it {what} {sorted(names)[0]}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
 
 from dwindle import atomic, bind, chains, dtypes, settings
+from dwindle.calibrate import Calibration
+from dwindle.calibrate import calibrate as calibrated_levels
 from dwindle.code.plan import Coding
 from dwindle.file import Archive, Ledger, ledger, write
 from dwindle.file.writer import check_metadata
@@ -26,8 +28,9 @@ from dwindle.share.kmeans import Init
 from dwindle.share.sorted import LARGEST
 from dwindle.share.vectors import round_vectors
 
-QUALITY = 25.0
-"""Signal to noise in dB unless something else is asked for: safe on networks nobody has looked at."""
+QUALITY, CALIBRATED_QUALITY = 25.0, 12.0
+"""Signal to noise in dB unless something else is asked for: safe on networks nobody has looked at; and where
+it is known what each tensor matters, so that the same outputs take fewer bits."""
 
 MIN_ELEMENTS, MIN_LEVELS = 4096, 64
 """Without being asked, float tensors of two or more dimensions and at least so many elements are pruned and
@@ -106,8 +109,9 @@ def compress(
     path: Path | str,
     *,
     sparsity: float | Mapping[str, float | None] | None = None,
-    quality: float = QUALITY,
+    quality: float | None = None,
     bits: int | Mapping[str, int | None] | None = None,
+    calibrate: Calibration | Iterable[Any] | None = None,
     init: Init = "linear",
     lossless: bool = False,
     coding: Coding | None = None,
@@ -117,6 +121,7 @@ def compress(
     seed: int = 0,
     metadata: Mapping[str, str] | None = None,
     force: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> Result:
     """Prune, share and code a copy of a model, write it, and prove that the file holds it.
 
@@ -131,9 +136,12 @@ def compress(
         sparsity: sparsity, for all prunable tensors, or by name, pattern and type (`settings.resolve`); None
             prunes nothing.
         quality: signal to noise in dB, for all weights together (`share.step_sizes`): they are rounded to
-            levels, and biases and norms to a few significant bits; 6 dB are about one bit a weight.
+            levels, and biases and norms to a few significant bits; 6 dB are about one bit a weight. None is
+            `QUALITY`, or `CALIBRATED_QUALITY` with `calibrate`.
         bits: width of an index, for all tensors or by name and layer type (`share.share`): codebooks by
             k-means instead, and all that gets none stays exact; with an empty mapping everything does.
+        calibrate: some hundred inputs without labels, in batches, or a `Calibration`, which says more: bits
+            go where the model's outputs need them, and weights make up for each other's rounding.
         init: start of k-means.
         lossless: change nothing, whatever `sparsity`, `quality` and `bits` say: every tensor comes back to
             the bit.
@@ -145,6 +153,7 @@ def compress(
         seed: of what is random in k-means.
         metadata: free text to keep in the file.
         force: replace an existing file.
+        progress: called with what is being done while calibrating.
 
     Raises:
         OutputError: if `path` exists without `force` or cannot be written.
@@ -174,8 +183,14 @@ def compress(
             train(small)
     unshared = [name for name in widths if name not in exact and get_codebook(*owners[name]) is None]
     if bits is None:
-        signals = {name: Signal.of(array_of(*owners[name])) for name in unshared}
-        share_levels(small, step_sizes(signals, quality))
+        if quality is None:
+            quality = QUALITY if calibrate is None else CALIBRATED_QUALITY
+        if calibrate is None:
+            signals = {name: Signal.of(array_of(*owners[name])) for name in unshared}
+            share_levels(small, step_sizes(signals, quality))
+        else:
+            given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
+            calibrated_levels(small, unshared, quality, given, progress)
         round_vectors(small, significant_bits(quality))
     else:
         share(small, bits={name: widths[name] for name in unshared}, init=init, seed=seed)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dwindle import bind
-from dwindle.data import Mnist, pixels
+from dwindle.data import Examples
 from dwindle.errors import CheckpointError
 from dwindle.file import Archive, Ledger, ledger
 from dwindle.file.layout import MAGIC
@@ -19,9 +19,10 @@ from dwindle.loading import load_into
 from dwindle.models import NAMES, build
 from dwindle.pipeline import RunFolder
 from dwindle.recipe import Recipe
-from dwindle.train import Change, changes, confusion_matrix, error, predict
+from dwindle.train import Agreement, Change, changes, compare, confusion_matrix, error, predict
 
-CLASSES = 10
+MOST_CLASSES = 20
+"""Of networks with more classes no confusion matrix is made: it would be larger than the answers."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,12 @@ class Outcome:
         test_error: likewise of the network as read from the file.
         same_predictions: whether the file's predictions equal those of the compressed model in memory on
             every test example; None where there is no such model.
-        confusion_before: rows true classes, columns answers, before compression.
+        agreement: outputs of the network before compression and of that read from the file, side by side.
+        confusion_before: rows true classes, columns answers, before compression; None with over
+            MOST_CLASSES classes.
         confusion_after: likewise of the network as read from the file.
         changed: test examples whose answer changed.
+        noun: what the examples are called.
     """
 
     file: Path
@@ -51,12 +55,15 @@ class Outcome:
     pruned_error: float | None
     test_error: float
     same_predictions: bool | None
-    confusion_before: Tensor
-    confusion_after: Tensor
+    agreement: Agreement
+    confusion_before: Tensor | None
+    confusion_after: Tensor | None
     changed: tuple[Change, ...]
+    noun: str
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON types."""
+        matrices = {"confusion_before": self.confusion_before, "confusion_after": self.confusion_after}
         return {
             "file": str(self.file),
             "bytes": self.ledger.file_size,
@@ -67,48 +74,61 @@ class Outcome:
             "pruned_error": self.pruned_error,
             "test_error": self.test_error,
             "same_predictions": self.same_predictions,
-            "confusion_before": self.confusion_before.tolist(),
-            "confusion_after": self.confusion_after.tolist(),
+            "agreement": self.agreement.to_json(),
+            **{name: None if matrix is None else matrix.tolist() for name, matrix in matrices.items()},
             "changed": [asdict(change) for change in self.changed],
             "ledger": self.ledger.to_json(),
         }
 
 
-def measure(recipe: Recipe, folder: Path, data: Mnist, model: nn.Module | None = None) -> Outcome:
+def measure(
+    recipe: Recipe, folder: Path, data: Examples, model: nn.Module | None = None, *, device: str = "cpu"
+) -> Outcome:
     """Evaluate the networks a finished run left in its folder.
 
     Args:
         recipe: what was run.
         folder: where.
         data: its test set is used.
-        model: the compressed model in memory, to compare the file's predictions with.
+        model: the compressed model in memory, on `device`, to compare the file's predictions with.
+        device: where the networks run.
 
     Raises:
         FileError: if the compressed file is damaged.
         CheckpointError: if one of the others is.
     """
     at = RunFolder(folder)
-    before = _predict(_load(recipe.model, at.reference), data)
-    after = _predict(load_into(build(recipe.model), at.compressed), data)
+    reference = _load(recipe.model, at.reference).to(device)
+    decoded = load_into(build(recipe.model), at.compressed).to(device)
+    inputs, labels = data.test_inputs.to(device), data.test_labels.to(device)
+    agreed = compare(reference, decoded, inputs, labels, batch=data.batch, prepare=data.prepare)
+    before, after = agreed.before, agreed.after
+    few = data.classes <= MOST_CLASSES
+    matrices = [
+        confusion_matrix(answers, data.test_labels, data.classes) if few else None
+        for answers in (before, after)
+    ]
     pruned_error = left = None
     if recipe.prune:
-        pruned = _load(recipe.model, at.pruned)
-        pruned_error = error(_predict(pruned, data), data.test_labels)
+        pruned = _load(recipe.model, at.pruned).to(device)
+        pruned_error = error(_predict(pruned, data, device), data.test_labels)
         left = sum(int(torch.count_nonzero(p)) if p.ndim > 1 else p.numel() for p in pruned.parameters())
     with Archive(at.compressed) as archive:
         book = ledger(archive)
     return Outcome(
         file=at.compressed,
         ledger=book,
-        parameters=sum(parameter.numel() for parameter in build(recipe.model).parameters()),
+        parameters=sum(parameter.numel() for parameter in reference.parameters()),
         parameters_left=left,
         reference_error=error(before, data.test_labels),
         pruned_error=pruned_error,
         test_error=error(after, data.test_labels),
-        same_predictions=None if model is None else torch.equal(after, _predict(model, data)),
-        confusion_before=confusion_matrix(before, data.test_labels, CLASSES),
-        confusion_after=confusion_matrix(after, data.test_labels, CLASSES),
+        same_predictions=None if model is None else torch.equal(after, _predict(model, data, device)),
+        agreement=agreed,
+        confusion_before=matrices[0],
+        confusion_after=matrices[1],
         changed=tuple(changes(before, after, data.test_labels)),
+        noun=data.noun,
     )
 
 
@@ -152,5 +172,6 @@ def _load(name: str, path: Path) -> nn.Module:
     return model
 
 
-def _predict(model: nn.Module, data: Mnist) -> Tensor:
-    return predict(model, data.test_images, prepare=pixels)
+def _predict(model: nn.Module, data: Examples, device: str) -> Tensor:
+    inputs = data.test_inputs.to(device)
+    return predict(model, inputs, batch=data.batch, prepare=data.prepare).cpu()

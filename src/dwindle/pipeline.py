@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dwindle import atomic, bind, file
-from dwindle.data import Mnist, pixels, shift, split
-from dwindle.errors import OutputError, RunError
+from dwindle.data import Examples, split
+from dwindle.errors import OutputError, RecipeError, RunError
 from dwindle.io import read_checkpoint, write_checkpoint
 from dwindle.models import build
 from dwindle.phases import Phase, PrunePhase, SharePhase
@@ -62,7 +62,7 @@ class RunFolder:
 def run_recipe(
     recipe: Recipe,
     folder: Path,
-    data: Mnist,
+    data: Examples,
     *,
     reference: Path | None = None,
     force: bool = False,
@@ -89,15 +89,24 @@ def run_recipe(
     Raises:
         RunError: if the folder has a run of another recipe, damaged files, or files that are no run's.
         TensorError: if the recipe names a tensor the model does not have.
+        RecipeError: if the recipe has no section on training and no `reference` is given, or holds out all
+            examples.
         CheckpointError: if `reference` cannot be read, or is not the recipe's network.
         OutputError: if the folder cannot be made or written to.
     """
     at = RunFolder(folder)
+    if reference is None and recipe.reference is None:
+        raise RecipeError(
+            f"{recipe.name}: expected a checkpoint of {recipe.model} (--reference), "
+            "since the recipe has no section [reference], got none"
+        )
     torch.manual_seed(recipe.seed)
     trainer = _Trainer(recipe, at, data, device, log or (lambda line: None))
     if reference is not None:
         bind.load_records(trainer.model, read_checkpoint(reference).records, str(reference))
-    phases: list[Phase] = [] if reference is not None else [Phase("reference", recipe.reference)]
+    phases: list[Phase] = []
+    if reference is None and recipe.reference is not None:
+        phases += [Phase("reference", recipe.reference)]
     phases += [PrunePhase(recipe.prune)] if recipe.prune else []
     phases += [SharePhase(recipe.share, recipe.seed)] if recipe.share else []
     rehearsal = copy.deepcopy(trainer.model)
@@ -131,11 +140,15 @@ class _Done:
 class _Trainer:
     """The model, the data and the random states of a run."""
 
-    def __init__(self, recipe: Recipe, at: RunFolder, data: Mnist, device: str, log: Log) -> None:
-        self.recipe, self.at, self.device, self.log = recipe, at, device, log
-        self.model = build(recipe.model, dropout=recipe.reference.dropout).to(device)
+    def __init__(self, recipe: Recipe, at: RunFolder, data: Examples, device: str, log: Log) -> None:
+        self.recipe, self.at, self.data, self.log = recipe, at, data, log
+        dropout = recipe.reference.dropout if recipe.reference else None
+        self.model = build(recipe.model, dropout=dropout).to(device)
         self.dropout = dropout_rates(self.model)
         self.generator = torch.Generator().manual_seed(recipe.seed)
+        if recipe.validation >= len(data.train_labels):
+            got = f"{recipe.validation} of {len(data.train_labels)}"
+            raise RecipeError(f"{recipe.name}: expected training examples besides those held out, got {got}")
         chosen, held_out = split(len(data.train_labels), recipe.validation, seed=recipe.seed)
         self.inputs, self.targets = _pick(data, chosen, device)
         self.validation = _pick(data, held_out, device)
@@ -177,7 +190,7 @@ class _Trainer:
                 optimizer,
                 batch=training.batch,
                 generator=self.generator,
-                prepare=lambda images: pixels(shift(images, training.shift, self.generator)),
+                prepare=lambda inputs: self.data.augment(inputs, training.shift, self.generator),
                 lr=phase.lr(epoch),
             )
             self.log(f"{phase.name} {epoch + 1}/{phase.epochs}: loss {loss:.4f}{self._validate()}")
@@ -196,10 +209,11 @@ class _Trainer:
             correct_dropout(self.model, self.dropout)
 
     def _validate(self) -> str:
-        images, labels = self.validation
+        inputs, labels = self.validation
         if not len(labels):
             return ""
-        return f", validation error {error(predict(self.model, images, prepare=pixels), labels):.2f} %"
+        answers = predict(self.model, inputs, batch=self.data.batch, prepare=self.data.prepare)
+        return f", validation error {error(answers, labels):.2f} %"
 
 
 def _claim(at: RunFolder, recipe: Recipe, reference: nn.Module | None, force: bool) -> None:
@@ -249,5 +263,5 @@ def _save(model: nn.Module, path: Path) -> None:
     write_checkpoint(path, bind.to_records(model), force=True)
 
 
-def _pick(data: Mnist, chosen: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    return data.train_images[chosen].to(device), data.train_labels[chosen].to(device)
+def _pick(data: Examples, chosen: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    return data.train_inputs[chosen].to(device), data.train_labels[chosen].to(device)

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dwindle.code import plan as planning
+from dwindle.data import PREPROCESSINGS
 from dwindle.errors import RecipeError
-from dwindle.models import NAMES
+from dwindle.models import DATA, NAMES
 from dwindle.share.kmeans import OPTIMAL_MAX
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -24,6 +25,12 @@ Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 def _known_model(name: str) -> str:
     if name not in NAMES:
         raise ValueError(f"expected one of {', '.join(NAMES)}")
+    return name
+
+
+def _known_preprocessing(name: str | None) -> str | None:
+    if name is not None and name not in PREPROCESSINGS:
+        raise ValueError(f"expected one of {', '.join(PREPROCESSINGS)}")
     return name
 
 
@@ -41,7 +48,7 @@ class Training(_Section):
         momentum: 0 to 1.
         weight_decay: L2 penalty on all that is trained.
         batch: examples a step.
-        shift: largest random translation of an image, in pixels.
+        shift: largest random translation of an image, in pixels; photographs are mirrored half the time too.
     """
 
     epochs: Annotated[int, Field(ge=0)]
@@ -128,10 +135,11 @@ class Recipe(_Section):
     Attributes:
         name: of the run.
         model: one of `models.NAMES`.
-        data: the data set.
+        data: the data set: "mnist", or "images", a folder of the user's pictures for a network for ImageNet.
+        preprocessing: one of `data.PREPROCESSINGS`, torchvision's if not given; of pictures only.
         seed: of initial weights, data order, dropout and k-means.
         validation: training examples held out and evaluated on after every epoch, to choose settings by.
-        reference: how the network is trained.
+        reference: how the network is trained; left out, a checkpoint must be given to the run.
         prune: how it is pruned; left out, it is not.
         share: how its weights are shared; left out, they are not.
         code: how the file is coded.
@@ -139,13 +147,22 @@ class Recipe(_Section):
 
     name: str
     model: Annotated[str, AfterValidator(_known_model)]
-    data: Literal["mnist"] = "mnist"
+    data: Literal["mnist", "images"] = "mnist"
+    preprocessing: Annotated[str | None, AfterValidator(_known_preprocessing)] = None
     seed: Seed = 0
     validation: Annotated[int, Field(ge=0, lt=60000)] = 0
-    reference: Reference
+    reference: Reference | None = None
     prune: Pruning | None = None
     share: Sharing | None = None
     code: Coder = Coder()
+
+    @model_validator(mode="after")
+    def _fitting_data(self) -> Self:
+        if self.data != DATA[self.model]:
+            raise ValueError(f'expected data = "{DATA[self.model]}" for {self.model}, got "{self.data}"')
+        if self.preprocessing is not None and self.data != "images":
+            raise ValueError(f'expected preprocessing with data = "images" only, got {self.preprocessing}')
+        return self
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -197,9 +214,12 @@ def parse_recipe(content: dict[str, Any], source: str) -> Recipe:
             near = difflib.get_close_matches(str(first["loc"][-1]), _keys(first["loc"][:-1]), n=1, cutoff=0)
             text = f"{source}: {place}: expected a known key such as {near[0]}, got another"
             raise RecipeError(text) from error
-        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
         wrong = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{source}: {place}: {wrong[0].lower()}{wrong[1:]}{got}") from error
+        wrong = f"{wrong[0].lower()}{wrong[1:]}"
+        if not place:  # of keys that do not go together; the message says what is wrong
+            raise RecipeError(f"{source}: {wrong}") from error
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise RecipeError(f"{source}: {place}: {wrong}{got}") from error
 
 
 def _keys(place: tuple[int | str, ...]) -> list[str]:

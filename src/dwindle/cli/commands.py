@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from dwindle.cli import compress, files, train
+from dwindle.cli import compress, evaluate, files, train
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     compress.compress,
@@ -15,8 +15,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     files.verify,
     files.diff,
     train.train,
-    train.evaluate,
-    train.sensitivity,
+    evaluate.evaluate,
+    evaluate.sensitivity,
     train.demo,
 )
 

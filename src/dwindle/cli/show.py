@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from dwindle.code.compare import Comparison
     from dwindle.file import Ledger
     from dwindle.outcome import Outcome
+    from dwindle.train import Agreement
     from dwindle.verify import Difference
+
+CHANGES = 100
+"""Examples with another answer that are printed; JSON has all."""
 
 GAP_WIDTHS = range(2, 9)
 """Gap widths whose filler costs are printed; JSON has all."""
@@ -112,7 +116,7 @@ def layers(model: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def outcome(model: str, result: Outcome) -> None:
-    """Errors, sizes, and the test examples whose answer changed."""
+    """Errors, agreement, sizes, and the test examples whose answer changed."""
     from dwindle.report.paper import PAPER
 
     known = PAPER.get(model)
@@ -132,15 +136,30 @@ def outcome(model: str, result: Outcome) -> None:
         same = "yes" if result.same_predictions else "NO"
         rows.append(("file answers as the model in memory", same, ""))
     print_table("", ("", "here", "paper"), [(name, here, paper or "") for name, here, paper in rows])
+    agreement(result.agreement)
     before = sum(change.before == change.label for change in result.changed)
     after = sum(change.after == change.label for change in result.changed)
-    examples = size(int(result.confusion_after.sum()))
+    examples = size(result.agreement.examples)
     typer.echo(
-        f"\n{len(result.changed)} of {examples} test digits changed their answer: "
+        f"\n{len(result.changed)} of {examples} test {result.noun} changed their answer: "
         f"{after} are right now, {before} were right before"
     )
-    changed = [(c.index, c.label, c.before, c.after) for c in result.changed]
-    print_table("", ("digit", "true", "before", "after"), changed, left=0)
+    changed = [(c.index, c.label, c.before, c.after) for c in result.changed[:CHANGES]]
+    print_table("", (result.noun.removesuffix("s"), "true", "before", "after"), changed, left=0)
+    if len(result.changed) > CHANGES:
+        typer.echo(f"and {len(result.changed) - CHANGES:,} more")
+
+
+def agreement(found: Agreement) -> None:
+    """What two networks answer on the same examples."""
+    rows = [
+        (name, f"{top.before:.2f} %", f"{top.after:.2f} %", "{:+.2f} to {:+.2f}".format(*top.interval))
+        for name, top in (("top-1 accuracy", found.top1), ("top-5 accuracy", found.top5))
+        if top is not None
+    ]
+    header = ("", "before", "after", "95 % interval of the difference, points")
+    print_table(f"\n{size(found.examples)} examples, before and after", header, rows)
+    typer.echo(f"same answer on {found.same:.2f} %, mean divergence {found.divergence:.4g} nats")
 
 
 def sensitivity(sparsities: Sequence[float], errors: Mapping[str, Sequence[float]], baseline: float) -> None:

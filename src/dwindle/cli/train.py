@@ -1,10 +1,7 @@
-"""Commands that run recipes and evaluate networks: train, evaluate, demo, sensitivity."""
+"""Commands that run recipes: train, demo."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,40 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dwindle.cli import show
+from dwindle.cli.networks import Data, Device, Threads, examples_of, small_model
 from dwindle.cli.output import Json, print_json, say
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from dwindle.outcome import Outcome
     from dwindle.recipe import Recipe
-
-
-def _known_model(name: str | None) -> str | None:
-    from dwindle.models import NAMES
-
-    if name is not None and name not in NAMES:
-        raise typer.BadParameter(f"expected one of {', '.join(NAMES)}, got {name}")
-    return name
-
-
-def _usable_device(device: str) -> str:
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise typer.BadParameter(f"expected a device torch can use, got {device}: {reason}") from error
-    return device
-
-
-Data = Annotated[Path | None, typer.Option("--data", help="Folder with the MNIST files.", show_default=False)]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of torch; results are the same only for the same number.")
-]
-Model = Annotated[str, typer.Option(callback=_known_model, help="lenet-300-100 or lenet-5.")]
-Device = Annotated[str, typer.Option(callback=_usable_device, help="Where to train: cpu, cuda, mps.")]
 
 
 def train(
@@ -75,7 +44,13 @@ def train(
 
     A run that was stopped, even killed, goes on where its last epoch ended and makes the same file.
 
+    Networks for ImageNet start from your weights (torchvision's .pth files fit) and your pictures: a folder
+    with train/ and val/ of class folders, or one of pictures named by class number, every second of which is
+    tested on.
+
     Example: dwindle train lenet-300-100-paper -o runs/lenet
+
+    Example: dwindle train alexnet-paper --reference alexnet.pth --data imagenet
     """
     from dwindle.recipe import read_recipe
 
@@ -90,7 +65,9 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what it makes.")] = Path(
         "runs/demo"
     ),
-    model: Model = "lenet-300-100",
+    model: Annotated[
+        str, typer.Option(callback=small_model, help="lenet-300-100 or lenet-5.")
+    ] = "lenet-300-100",
     data: Data = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -110,92 +87,6 @@ def demo(
     _run(plan, output, reference_checkpoint(model), data, device, threads, True, as_json)
 
 
-def evaluate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .dwz file or a checkpoint.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            callback=_known_model,
-            help="lenet-300-100 or lenet-5; a .dwz may name it itself.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Data = None,
-    as_json: Json = False,
-) -> None:
-    """Test error of a reference network as read from a file.
-
-    Example: dwindle evaluate runs/demo/model.dwz --model lenet-300-100
-    """
-    from dwindle.data import mnist, pixels
-    from dwindle.outcome import read_network
-    from dwindle.train import error, predict
-
-    name, network = read_network(file, model)
-    digits = mnist(data)
-    wrong = error(predict(network, digits.test_images, prepare=pixels), digits.test_labels)
-    if as_json:
-        print_json({"file": str(file), "model": name, "bytes": file.stat().st_size, "test_error": wrong})
-    else:
-        typer.echo(f"{file}: {name}, {wrong:.2f} % of {len(digits.test_labels)} test digits wrong")
-
-
-def sensitivity(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the table and the figure.")],
-    model: Model = "lenet-300-100",
-    reference: Annotated[
-        Path | None, typer.Option(help="Its checkpoint; the repository's without it.", show_default=False)
-    ] = None,
-    data: Data = None,
-    as_json: Json = False,
-) -> None:
-    """Error against sparsity, each layer pruned alone and without retraining, on 5,000 training digits.
-
-    Example: dwindle sensitivity --model lenet-5 -o runs/sensitivity
-    """
-    from dwindle import atomic
-    from dwindle.data import mnist, pixels, split
-    from dwindle.errors import CheckpointError
-    from dwindle.models import reference_checkpoint
-    from dwindle.outcome import read_network
-    from dwindle.prune import scan_sensitivity
-    from dwindle.report import figures
-    from dwindle.report.run import versions
-    from dwindle.train import error, predict
-
-    checkpoint = reference or reference_checkpoint(model)
-    if checkpoint is None:
-        raise CheckpointError(f"{model}: expected --reference CHECKPOINT, got none and no repository")
-    _, network = read_network(checkpoint, model)
-    output.mkdir(parents=True, exist_ok=True)
-    digits = mnist(data)
-    _, chosen = split(len(digits.train_labels), 5000)
-    images, labels = digits.train_images[chosen], digits.train_labels[chosen]
-
-    def accuracy(candidate: nn.Module) -> float:
-        return 100 - error(predict(candidate, images, prepare=pixels), labels)
-
-    scan = scan_sensitivity(network, accuracy)
-    errors = {name: [round(100 - score, 4) for score in scores] for name, scores in scan.scores.items()}
-    content = {
-        "command": shlex.join(["dwindle", *sys.argv[1:]]),
-        "versions": versions(),
-        "model": model,
-        "digits": len(labels),
-        "baseline": round(100 - scan.baseline, 4),
-        "sparsities": scan.sparsities,
-        "errors": errors,
-    }
-    table, figure = (output / f"sensitivity-{model}.{suffix}" for suffix in ("json", "png"))
-    atomic.write_bytes(table, (json.dumps(content, indent=1) + "\n").encode())
-    figures.sensitivity(figure, scan.sparsities, errors, f"{model}: each layer pruned alone")
-    if as_json:
-        print_json(content)
-        return
-    show.sensitivity(scan.sparsities, errors, 100 - scan.baseline)
-    say(f"wrote {table}, {figure}")
-
-
 def _run(
     plan: Recipe,
     folder: Path,
@@ -209,7 +100,6 @@ def _run(
     """Run a recipe in a folder, measure it, draw it, print it."""
     import torch
 
-    from dwindle.data import mnist
     from dwindle.outcome import measure
     from dwindle.pipeline import run_recipe
     from dwindle.report.run import write_report
@@ -217,17 +107,17 @@ def _run(
     if threads is not None:
         torch.set_num_threads(threads)
     started = time.perf_counter()
-    digits = mnist(data)
+    examples = examples_of(plan.model, data, plan.preprocessing)
     model = run_recipe(
         plan,
         folder,
-        digits,
+        examples,
         reference=reference,
         force=force,
         device=device,
         log=lambda line: say(f"{time.perf_counter() - started:6.1f} s  {line}", quiet=as_json),
     )
-    outcome = measure(plan, folder, digits, model.cpu())
+    outcome = measure(plan, folder, examples, model, device=device)
     facts = {"seed": plan.seed, "threads": torch.get_num_threads(), "device": device}
     facts["seconds"] = round(time.perf_counter() - started, 1)
     written = write_report(plan, outcome, folder, facts)

@@ -13,7 +13,6 @@ from dwindle.code.parts import Part
 from dwindle.code.plan import BLOCK, Book, Plan
 from dwindle.code.streams import index_bits
 from dwindle.errors import CorruptError
-from dwindle.records import index_dtype
 
 Symbols = NDArray[np.unsignedinteger[Any]]
 
@@ -78,7 +77,7 @@ def decode(
         context.decode(data, out, block * BLOCK, shape, book.ranks, book.zero)
         return [Part("indices", len(data))]
     if not plan.sparse:
-        out[:] = _indices(data, len(out), plan)
+        _indices(data, plan, out)
         return [Part("indices", len(data))]
     if plan.arrangement == "gaps":
         return _decode_gaps(Cursor(data), plan, _zero(book), out)
@@ -106,10 +105,12 @@ def _decode_gaps(cursor: Cursor, plan: Plan, zero: int, out: Symbols) -> list[Pa
     else:
         gap_size = bits.packed_size(entries, plan.gap_bits)
     head = cursor.offset
-    stored = streams.decode(cursor.take(gap_size), entries, plan.gap_code, plan.gap_bits, np.uint16)
+    stored: Symbols = np.empty(entries, np.uint8 if plan.gap_bits <= 8 else np.uint16)
+    streams.decode(cursor.take(gap_size), plan.gap_code, plan.gap_bits, stored)
     _check_under(1 << plan.gap_bits, stored, "gaps")
     index_size = len(cursor.data) - cursor.offset
-    symbols = _indices(cursor.take(index_size), entries, plan)
+    symbols = np.empty(entries, out.dtype)
+    _indices(cursor.take(index_size), plan, symbols)
     gaps.join(stored, symbols, zero, out)
     return [Part("counts", head), Part("gaps", gap_size), Part("indices", index_size)]
 
@@ -135,7 +136,8 @@ def _decode_sparse(
     at_places = cursor.offset
     places = numbers(survivors, index_bits(shape[1]))
     at_symbols = cursor.offset
-    symbols = _indices(cursor.take(len(data) - at_symbols), survivors, plan)
+    symbols = np.empty(survivors, out.dtype)
+    _indices(cursor.take(len(data) - at_symbols), plan, symbols)
     indices = sparse.expand(sparse.Compressed(pointers, places, symbols), zero, shape)
     out[:] = sparse.transpose(indices, shape) if plan.arrangement == "csc" else indices
     return [
@@ -146,12 +148,10 @@ def _decode_sparse(
     ]
 
 
-def _indices(data: memoryview, count: int, plan: Plan) -> Symbols:
-    """Codebook indices, in the dtype a record holds them."""
-    target = index_dtype(plan.entries)
-    indices = streams.decode(data, count, plan.index_code, index_bits(plan.entries), target)
-    _check_under(plan.entries, indices, "indices")
-    return indices.astype(target, copy=False)
+def _indices(data: memoryview, plan: Plan, out: Symbols) -> None:
+    """Read codebook indices, shape (n,), in the dtype a record holds them."""
+    streams.decode(data, plan.index_code, index_bits(plan.entries), out)
+    _check_under(plan.entries, out, "indices")
 
 
 def _check_under(limit: int, symbols: Symbols, what: str) -> None:

@@ -25,15 +25,12 @@ def counts(symbols: NDArray[np.unsignedinteger[Any]], alphabet: int) -> NDArray[
     """
     if symbols.ndim != 1 or symbols.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"expected 1-D uint8 or uint16 symbols, got {symbols.ndim}-D {symbols.dtype}")
-    lanes = np.zeros((kernels.LANES, 1 << 8 * symbols.itemsize), np.uint64)
-    kernels.count(np.ascontiguousarray(symbols), lanes)
-    total = lanes.sum(axis=0).astype(np.int64)
-    if total[alphabet:].any():
-        highest = int(np.flatnonzero(total)[-1])
+    if len(symbols) and (highest := int(symbols.max())) >= alphabet:
         raise ValueError(f"expected symbols under {alphabet}, got {highest}")
-    result = np.zeros(alphabet, np.int64)
-    result[: len(total)] = total[:alphabet]
-    return result
+    lanes = np.zeros((kernels.LANES, alphabet), np.int64)
+    kernels.count(np.ascontiguousarray(symbols), lanes)
+    total: NDArray[np.int64] = lanes.sum(axis=0)
+    return total
 
 
 def entropy_bytes(counts: NDArray[np.int64]) -> float:

@@ -4,54 +4,47 @@ A block begins with a byte that says what follows:
 
 - 0, stored: the elements.
 - 1, constant: one element, which all others equal to the bit.
-- 2, planes: each element, taken as one word, is cut into bytes. Floats are turned left by one bit first, so
-  that
-  the exponent of a float32 or bfloat16 is a byte of its own. All first bytes are a plane, coded alone, and
-  so on.
+- 2, planes: each element, taken as one word, is cut into bytes, and each plane of bytes is coded where that
+  pays, piece by piece (`kernels.planes`). Floats are turned left first, so that the sign leaves the exponent:
+  those with exponents of eight bits by two, so that a byte has the seven lower ones and the first bit of the
+  mantissa. The highest bit of an exponent hardly ever says anything, and it is the lowest of the last plane
+  then.
 - 3, steps: planes of the difference of each word to the one before, the first to 0, folded (below). For
   integers.
-- 4, change: planes of the difference of each word to that of the base, folded. Words of floats are put in
-  the order
-  of their values first: all bits of negative ones are turned over, the highest bit of the others.
-- 5, sparse: a plane that has a bit for each element, lowest first, set where it is not zero; then a block
-  of those
-  elements, of a mode 0 to 2.
+- 4, change: planes of the difference of each word to that of the base, folded. Words of floats are put in the
+  order of their values first: all bits of negative ones are turned over, the highest bit of the others.
+- 5, sparse: a plane that has a bit for each element, lowest first, set where it is not zero; then a block of
+  those elements, of a mode 0 or 2.
 - 6, deflated: the elements as a zlib stream (RFC 1950).
 
 Folded: a difference d, modulo 2 to the width, is 2d for d < half of that, else 2 (-d) - 1: small numbers
 either way.
-
-A plane comes in pieces of 2**16 bytes, so that a code fits the rows it is for. A piece is a byte and what it
-announces: 0 the bytes as they are; 1 one byte, which all are; 2 a rANS code: the size
-of the table as a varint, the table, the size of the stream as a varint, the stream.
 """
 
 from __future__ import annotations
 
+import threading
 import zlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dwindle import dtypes
-from dwindle.code import entropy, rans
-from dwindle.code.cursor import Cursor, prefixed
+from dwindle.code.cursor import Cursor
 from dwindle.code.parts import Part
 from dwindle.errors import CorruptError
-from dwindle.kernels import planes as kernels
+from dwindle.kernels import pieces_decode, pieces_encode
+from dwindle.kernels.words import BROKEN
 
 STORED, CONSTANT, PLANES, STEPS, CHANGE, SPARSE, DEFLATED = range(7)
-RAW_PIECE, ONE_BYTE, CODED = range(3)
-
-PIECE = 1 << 16
-"""Bytes of a plane that are coded alone."""
-
-HOPELESS = 0.998
-"""Entropy of a piece, as a share of its bytes, from which on it is not coded."""
 
 SPARSE_FROM = 1 / 32
 """Share of zeros from which on they are left out."""
+
+LOOK = 1009
+"""Of longer blocks every so many elements one is looked at before all zeros are counted."""
 
 DEFLATE_FROM = 1 << 22
 """Most bytes of a block of integers that zlib is tried on: it is slow."""
@@ -66,12 +59,26 @@ FLOATS = (
     "complex64",
     "complex128",
 )
+SHORT_EXPONENTS = ("float32", "bfloat16", "complex64")
+"""Types whose parts have an exponent of eight bits."""
+
 PART_WIDTH = {"complex64": 4, "complex128": 8}
 
 Words = NDArray[Any]
 
 
-def encode(data: memoryview | bytes, dtype: str, base: memoryview | bytes | None = None) -> bytes:
+class _Kept(threading.local):
+    """What the kernels write in, kept by each thread: a megabyte that is new to the process takes time."""
+
+    def __init__(self) -> None:
+        self.work = lru_cache(pieces_encode.work)
+        self.room = lru_cache(pieces_decode.room)
+
+
+_kept = _Kept()
+
+
+def encode(data: memoryview | bytes, dtype: str, base: memoryview | bytes | None = None) -> memoryview:
     """Code the elements of a block.
 
     Args:
@@ -84,23 +91,21 @@ def encode(data: memoryview | bytes, dtype: str, base: memoryview | bytes | None
     """
     words = _words(data, dtype)
     if not len(words):
-        return b""
+        return memoryview(b"")
     if _constant(data, dtype):
-        return bytes([CONSTANT]) + bytes(memoryview(data)[: dtypes.itemsize(dtype)])
-    found = bytes([PLANES]) + _planes(words, dtype in FLOATS)
-    zeros = len(words) - int(np.count_nonzero(words))
-    if zeros > SPARSE_FROM * len(words):
+        return memoryview(bytes([CONSTANT]) + bytes(memoryview(data)[: dtypes.itemsize(dtype)]))
+    found = _planes(words, PLANES, _turn(dtype))
+    if _sparse_enough(words):
         found = min(found, _sparse(words, dtype), key=len)
     if dtype not in FLOATS:
         steps = _fold(np.diff(words, prepend=words.dtype.type(0)))
-        found = min(found, bytes([STEPS]) + _planes(steps, False), key=len)
+        found = min(found, _planes(steps, STEPS, 0), key=len)
         if len(data) <= DEFLATE_FROM:
-            found = min(found, bytes([DEFLATED]) + zlib.compress(data, 6), key=len)
+            found = min(found, memoryview(bytes([DEFLATED]) + zlib.compress(data, 6)), key=len)
     if base is not None:
         change = _fold(_ordered(words, dtype) - _ordered(_words(base, dtype), dtype))
-        coded = _one_word(change) or _planes(change, False)
-        found = min(found, bytes([CHANGE]) + coded, key=len)
-    return found if len(found) <= len(data) else bytes([STORED]) + bytes(data)
+        found = min(found, _planes(change, CHANGE, 0), key=len)
+    return found if len(found) <= len(data) else memoryview(bytes([STORED]) + bytes(data))
 
 
 def decode(
@@ -109,7 +114,7 @@ def decode(
     """Fill `out` with the bytes of a block's elements.
 
     Returns:
-        What the coded bytes were, in order, adding up to all of them.
+        What the coded bytes were, adding up to all of them.
 
     Raises:
         CorruptError: if they are not a block of so many elements.
@@ -130,12 +135,12 @@ def decode(
         out.reshape(-1, size)[:] = np.frombuffer(cursor.take(size), np.uint8)
         parts.append(Part("raw", size))
     elif mode == PLANES:
-        parts += _read_planes(cursor, words, dtype in FLOATS)
+        parts += _read_planes(cursor, words, _turn(dtype))
     elif mode == STEPS:
-        parts += _read_planes(cursor, words, False)
+        parts += _read_planes(cursor, words, 0)
         np.cumsum(_unfold(words), dtype=words.dtype, out=words)
     elif mode == CHANGE and base is not None:
-        parts += _read_planes(cursor, words, False)
+        parts += _read_planes(cursor, words, 0)
         words[:] = _disordered(_ordered(_words(base, dtype), dtype) + _unfold(words), dtype)
     elif mode == SPARSE:
         parts += _read_sparse(cursor, words, dtype)
@@ -194,88 +199,59 @@ def _unfold(words: Words) -> Words:
     return signed
 
 
-def _one_word(words: Words) -> bytes | None:
-    """The planes of words that are all 0, without looking at each."""
-    return None if words.any() else bytes([ONE_BYTE, 0]) * (words.itemsize * -(-len(words) // PIECE))
+def _turn(dtype: str) -> int:
+    """Bits that words are turned left by."""
+    return 2 if dtype in SHORT_EXPONENTS else int(dtype in FLOATS)
 
 
-def _planes(words: Words, turned: bool) -> bytes:
-    out = np.empty((words.itemsize, len(words)), np.uint8)
-    kernels.split(np.ascontiguousarray(words), turned, out)
-    return b"".join(_plane(plane) for plane in out)
+def _planes(words: Words, mode: int, turn: int) -> memoryview:
+    """A block of planes."""
+    out = np.empty(1 + pieces_encode.capacity(words.itemsize, len(words)), np.uint8)
+    out[0] = mode
+    room = _kept.work(words.itemsize)
+    return out[: int(pieces_encode.encode(words, np.uint64(turn), out, np.uint64(1), room))].data
 
 
-def _plane(plane: NDArray[np.uint8]) -> bytes:
-    return b"".join(_piece(plane[start : start + PIECE]) for start in range(0, len(plane), PIECE))
-
-
-def _piece(piece: NDArray[np.uint8]) -> bytes:
-    counts = entropy.counts(piece, 256)
-    if int(counts.max()) == len(piece):
-        return bytes([ONE_BYTE, int(piece[0])])
-    if entropy.entropy_bytes(counts) < HOPELESS * len(piece):
-        weights = rans.frequencies(counts)
-        table, stream = rans.write_frequencies(weights), rans.encode(piece, weights)
-        coded = bytes([CODED]) + prefixed(table) + prefixed(stream)
-        if len(coded) <= len(piece):
-            return coded
-    return bytes([RAW_PIECE]) + piece.tobytes()
-
-
-def _read_planes(cursor: Cursor, words: Words, turned: bool) -> list[Part]:
+def _read_planes(cursor: Cursor, words: Words, turn: int) -> list[Part]:
     """Fill `words`."""
-    found, parts = [], []
-    for number in range(words.itemsize):
-        start = cursor.offset
-        found.append(_read_plane(cursor, len(words)))
-        kind = "bytes" if not turned else "exponents" if number == 0 else "mantissas"
-        parts.append(Part(kind, cursor.offset - start))
-    if len(found) == 1:
-        words[:] = found[0] >> 1 | found[0] << 7 if turned else found[0]
-    elif len(found) == 2:
-        kernels.merge2(found[0], found[1], turned, words)
-    elif len(found) == 4:
-        kernels.merge4(found[0], found[1], found[2], found[3], turned, words)
-    else:
-        kernels.merge(np.stack(found), turned, words)
-    return parts
+    sizes = np.empty(2, np.uint64)
+    end = pieces_decode.decode(
+        np.frombuffer(cursor.data, np.uint8),
+        np.uint64(cursor.offset),
+        np.uint64(turn),
+        words,
+        _kept.room(words.itemsize),
+        sizes,
+    )
+    if end == BROKEN:
+        raise CorruptError(f"expected planes of {len(words)} words, got something else")
+    cursor.take(int(end) - cursor.offset)
+    kinds = ("exponents", "mantissas") if turn else ("bytes", "bytes")
+    return [Part(kind, int(size)) for kind, size in zip(kinds, sizes, strict=True) if size]
 
 
-def _read_plane(cursor: Cursor, count: int) -> NDArray[np.uint8]:
-    plane = np.empty(count, np.uint8)
-    for start in range(0, count, PIECE):
-        _read_piece(cursor, plane[start : start + PIECE])
-    return plane
+def _sparse_enough(words: Words) -> bool:
+    """Whether so many words are zero that it may pay to leave them out."""
+    some = words[::LOOK] if len(words) > LOOK * LOOK // 8 else words
+    if len(some) - np.count_nonzero(some) <= SPARSE_FROM / 2 * len(some):
+        return False
+    return bool(len(words) - np.count_nonzero(words) > SPARSE_FROM * len(words))
 
 
-def _read_piece(cursor: Cursor, out: NDArray[np.uint8]) -> None:
-    kind = cursor.byte()
-    if kind == RAW_PIECE:
-        out[:] = np.frombuffer(cursor.take(len(out)), np.uint8)
-    elif kind == ONE_BYTE:
-        out[:] = cursor.byte()
-    elif kind == CODED:
-        table = cursor.prefixed()
-        weights, end = rans.read_frequencies(table, 0, 256)
-        if end != len(table):
-            raise CorruptError(f"expected a table of {end} bytes, got {len(table)}")
-        out[:] = rans.decode(cursor.prefixed(), len(out), rans.decode_table(weights), np.uint8)
-    else:
-        raise CorruptError(f"expected a piece of kind 0 to 2, got {kind}")
-
-
-def _sparse(words: Words, dtype: str) -> bytes:
+def _sparse(words: Words, dtype: str) -> memoryview:
     kept = words != 0
     survivors: Words = words[kept]
-    body: bytes = bytes([STORED]) + survivors.tobytes()
+    body = memoryview(bytes([STORED]) + survivors.tobytes())
     if len(survivors):
-        body = min(body, bytes([PLANES]) + _planes(survivors, dtype in FLOATS), key=len)
-    return bytes([SPARSE]) + _plane(np.packbits(kept, bitorder="little")) + body
+        body = min(body, _planes(survivors, PLANES, _turn(dtype)), key=len)
+    return memoryview(b"".join([_planes(np.packbits(kept, bitorder="little"), SPARSE, 0), body]))
 
 
 def _read_sparse(cursor: Cursor, words: Words, dtype: str) -> list[Part]:
     start = cursor.offset
-    bits = np.unpackbits(_read_plane(cursor, -(-len(words) // 8)), bitorder="little")
+    places = np.empty(-(-len(words) // 8), np.uint8)
+    _read_planes(cursor, places, 0)
+    bits = np.unpackbits(places, bitorder="little")
     if bits[len(words) :].any():
         raise CorruptError("expected no bits after the last element")
     kept = bits[: len(words)].view(np.bool_)
@@ -286,7 +262,7 @@ def _read_sparse(cursor: Cursor, words: Words, dtype: str) -> list[Part]:
         survivors[:] = np.frombuffer(cursor.take(survivors.nbytes), words.dtype)
         parts = [Part("raw", survivors.nbytes)]
     elif mode == PLANES and len(survivors):
-        parts = _read_planes(cursor, survivors, dtype in FLOATS)
+        parts = _read_planes(cursor, survivors, _turn(dtype))
     else:
         raise CorruptError(f"expected survivors stored or in planes, got mode {mode}")
     words[:] = 0

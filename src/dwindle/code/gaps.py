@@ -17,10 +17,13 @@ from dwindle.kernels import gaps as kernels
 WIDTHS = range(1, 17)
 """Widths of a gap in bits."""
 
+TABLE_BITS = 3.0
+"""What a gap takes in a code table, about."""
+
 Symbols = NDArray[np.unsignedinteger[Any]]
 
 
-def split(indices: Symbols, zero: int, width: int) -> tuple[NDArray[np.uint16], Symbols]:
+def split(indices: Symbols, zero: int, width: int) -> tuple[Symbols, Symbols]:
     """Gaps and symbols of the survivors of an index map.
 
     Args:
@@ -30,20 +33,21 @@ def split(indices: Symbols, zero: int, width: int) -> tuple[NDArray[np.uint16], 
 
     Returns:
         Stored gaps (distance minus one) and symbols, both of shape (survivors + fillers,). A filler has the
-        symbol `zero` and lies 2**width places after the entry before it.
+        symbol `zero` and lies 2**width places after the entry before it. Gaps are uint8 up to 8 bits, else
+        uint16.
 
     Raises:
         ValueError: if `width` is out of range.
     """
     _check_width(width)
     entries = int(gap_counts(distance_counts(indices, zero), width).sum())
-    gaps = np.empty(entries, np.uint16)
+    gaps: Symbols = np.empty(entries, np.uint8 if width <= 8 else np.uint16)
     symbols = np.empty(entries, indices.dtype)
-    kernels.split_distances(indices, zero, width, gaps, symbols)
+    kernels.split_distances(indices, zero, width, np.empty(kernels.CHUNK, np.int64), gaps, symbols)
     return gaps, symbols
 
 
-def join(gaps: NDArray[np.uint16], symbols: Symbols, zero: int, out: Symbols) -> None:
+def join(gaps: Symbols, symbols: Symbols, zero: int, out: Symbols) -> None:
     """Undo `split`: fill `out`, shape (n,), with the index map.
 
     Raises:
@@ -56,28 +60,54 @@ def join(gaps: NDArray[np.uint16], symbols: Symbols, zero: int, out: Symbols) ->
         raise CorruptError(f"expected gaps within {len(out)} elements, got a position past them")
 
 
-def distance_counts(indices: Symbols, zero: int) -> NDArray[np.int64]:
-    """How many survivors lie d places after the one before, for every d from 0 to n, shape (n + 1,)."""
-    counts = np.zeros(len(indices) + 1, np.int64)
-    kernels.count_distances(indices, zero, counts)
-    return counts
+def distance_counts(indices: Symbols, zero: int, block: int | None = None) -> NDArray[np.int64]:
+    """How many survivors lie d places after the one before, for every d from 0 to the longest that occurs.
+
+    Args:
+        indices: which codebook entry each element takes, shape (n,).
+        zero: the entry that means 0.0.
+        block: elements after which counting begins anew; None: never.
+
+    Returns:
+        Counts, shape (longest + 1,).
+    """
+    block = min(block or len(indices), len(indices))
+    counts = np.zeros(block + 1, np.int64)
+    places, longest = np.empty(kernels.CHUNK, np.int64), 0
+    for start in range(0, len(indices), max(block, 1)):
+        part = indices[start : start + block]
+        longest = max(longest, int(kernels.count_distances(part, zero, places, counts)))
+    return counts[: longest + 1]
 
 
 def gap_counts(distances: NDArray[np.int64], width: int) -> NDArray[np.int64]:
     """How often each stored gap occurs at `width` bits, fillers included, shape (2**width,).
 
     Args:
-        distances: what `distance_counts` returned, or a sum of such.
+        distances: what `distance_counts` returned.
         width: bits of one gap, 1 to 16.
     """
     _check_width(width)
-    step = 1 << width
-    seen = np.flatnonzero(distances)
-    times = distances[seen]
-    counts = np.zeros(step, np.int64)
-    np.add.at(counts, (seen - 1) & (step - 1), times)
-    counts[step - 1] += int(np.dot((seen - 1) >> width, times))
+    counts = np.zeros(1 << width, np.int64)
+    kernels.count_gaps(distances, width, counts)
     return counts
+
+
+def estimated_bits(distances: NDArray[np.int64], share: float, entropy: float, widths: int) -> list[float]:
+    """About how many bits gaps and indices take together at each width from 1 on.
+
+    That is their zero-order entropy and `TABLE_BITS` for each gap that occurs.
+
+    Args:
+        distances: what `distance_counts` returned, of all survivors or of some.
+        share: what share of the survivors these are.
+        entropy: zero-order entropy of the survivors' indices, in bits for each.
+        widths: the widest gap to try.
+    """
+    bits = np.empty(widths, np.float64)
+    kernels.estimates(distances, share, entropy, TABLE_BITS, np.empty(1 << widths, np.float64), bits)
+    estimates: list[float] = bits.tolist()
+    return estimates
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,38 @@
-"""Canonical Huffman coding of symbols, in streams that decode side by side.
+"""Canonical Huffman coding of symbols, in lanes that decode side by side.
 
 Codes. Canonical (RFC 1951, section 3.2.2): shorter codes come first, of equal length those of smaller
-symbols, counted upwards. A code is stored with its most significant bit first, into
-bytes that are filled from their lowest bit; so a decoder can look up the next bits of the stream, taken as a
-number, in one table.
+symbols, counted upwards. A code is stored with its most significant bit first, into bytes that are filled
+from their lowest bit; so a decoder can look up the next bits of a lane, taken as a number, in one table.
 
-Layout. Where one symbol is the whole alphabet, or there is no symbol at all, nothing is stored. Under
-`SPLIT` (16,384) symbols: one stream. From `SPLIT` on: the byte lengths of the first three streams as varints,
-then four streams; with q = ceil(count / 4), stream i holds the symbols i * q up to min((i + 1) * q, count).
-A stream is its codes one after the other, the last byte filled up with zero bits; its length is the fewest
-bytes that hold it.
+Layout. Where one symbol is the whole alphabet, or there is no symbol at all, nothing is stored. Under `SPLIT`
+(16,384) symbols: one lane. From `SPLIT` on, if codes are short: six lanes of neighbouring symbols, the first
+of the last ones, about equally long in bytes; before them how many symbols and how many bytes each but the
+last has, as varints. Else eight, of which lane i holds the symbols i, i + 8, i + 16 and so on; before them
+the bytes of each but the last. A lane is the codes of its symbols, the last symbol's first, and zero bits up
+to the end of its last byte.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from dwindle.code.bits import packed_size
-from dwindle.code.cursor import Cursor, varint
 from dwindle.code.lengths import check_lengths
 from dwindle.errors import CorruptError
-from dwindle.kernels import huffman as kernels
+from dwindle.kernels import codes, huffman_decode, huffman_encode
 
-SPLIT = 1 << 14
-"""From this many symbols on there are four streams."""
+SPLIT = codes.SPLIT
+"""From this many symbols on there are several lanes."""
 
-SHORT_RUN = 1.25
-"""Mean symbols of a run under which one symbol is looked up at a time. Single lookups were measured faster at
-1.0 and 1.1, runs at 1.9 and more; in between it is a guess."""
+WRONG = {
+    huffman_decode.LENGTHS: "lanes that fit into their bytes",
+    huffman_decode.ENDS: "the last code of each lane in its last byte",
+    huffman_decode.PADDING: "zero bits after the last code",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +40,17 @@ class Table:
     """A prefix code ready for decoding; build it once for all streams that share it.
 
     Attributes:
-        lookup: for every possible value of the next bits, symbol << 8 | code length, shape (2**longest,);
-            empty where fewer than two symbols occur.
+        lookup: see `kernels.codes.fill_lookup`; empty where fewer than two symbols occur.
+        runs: the last of `kernels.codes.fill_runs`; empty where codes are long, or one is longer than
+            `kernels.codes.FOUR`.
+        lanes: how many a long stream has.
         only: the symbol that is the whole alphabet, or None.
         highest: the largest symbol.
     """
 
-    lookup: NDArray[np.uint32]
+    lookup: NDArray[np.uint16] | NDArray[np.uint32]
+    runs: NDArray[np.uint64]
+    lanes: int
     only: int | None
     highest: int
 
@@ -55,34 +58,6 @@ class Table:
     def dtype(self) -> np.dtype[Any]:
         """The narrower dtype that holds every symbol."""
         return np.dtype(np.uint8 if self.highest <= 0xFF else np.uint16)
-
-    @cached_property
-    def runs(self) -> NDArray[np.uint32] | NDArray[np.uint64]:
-        """The table `kernels.decode_runs` takes."""
-        wide = np.uint64(8 * self.dtype.itemsize)
-        ahead = np.arange(1 << kernels.RUN_BITS)
-        used, length, runs = np.zeros_like(ahead), np.zeros_like(ahead), np.zeros(len(ahead), np.uint64)
-        whole = np.ones(len(ahead), np.bool_)
-        for i in range(kernels.RUN_SYMBOLS):
-            entry = self.lookup[(ahead >> used) & (len(self.lookup) - 1)]
-            bits = (entry & 0xFF).astype(np.int64)
-            whole &= used + bits <= kernels.RUN_BITS
-            symbol = (entry >> 8).astype(np.uint64) << (np.uint64(6) + np.uint64(i) * wide)
-            runs |= np.where(whole, symbol, np.uint64(0))
-            used += np.where(whole, bits, 0)
-            length += whole
-        runs |= used.astype(np.uint64)
-        if self.dtype == np.uint16:
-            return runs | length.astype(np.uint64) << np.uint64(62)
-        return (runs | length.astype(np.uint64) << np.uint64(30)).astype(np.uint32)
-
-    @cached_property
-    def singles(self) -> NDArray[np.uint16] | None:
-        """The table `kernels.decode_singles` takes, where that is the faster kernel; else None."""
-        fits = len(self.lookup) <= 1 << kernels.SINGLE_BITS and self.dtype == np.uint8
-        if fits and (self.runs >> 30).mean() < SHORT_RUN:
-            return self.lookup.astype(np.uint16)
-        return None
 
 
 def decode_table(lengths: NDArray[np.uint8]) -> Table:
@@ -99,13 +74,15 @@ def decode_table(lengths: NDArray[np.uint8]) -> Table:
     highest = int(present[-1]) if len(present) else 0
     if len(present) < 2:
         only = highest if len(present) else None
-        return Table(np.zeros(0, np.uint32), only, highest)
-    longest = int(lengths.max())
-    order = present[np.argsort(lengths[present], kind="stable")]
-    # Canonical codes padded to the longest one count upwards without a gap: the table in code order.
-    entries = order.astype(np.uint32) << np.uint32(8) | lengths[order]
-    by_code = np.repeat(entries, 1 << (longest - lengths[order].astype(np.int64)))
-    return Table(by_code[_reversed_bits(np.arange(1 << longest), longest)], None, highest)
+        return Table(np.zeros(0, np.uint16), np.zeros(0, np.uint64), 1, only, highest)
+    lanes, longest = int(codes.lanes_of(lengths)), int(lengths.max())
+    lookup: NDArray[Any] = np.empty(1 << longest, np.uint16 if highest <= 0xFF else np.uint32)
+    codes.fill_lookup(lengths, np.empty(16, np.uint64), lookup)
+    bits = max(longest, codes.FIVE)
+    runs = np.empty(2 << bits if lanes == codes.SHORT_LANES and bits <= codes.FOUR else 0, np.uint64)
+    if len(runs):
+        codes.fill_runs(lookup, np.uint64(bits), runs)
+    return Table(lookup, runs[len(runs) // 2 :], lanes, None, highest)
 
 
 def encode(symbols: NDArray[np.uint8] | NDArray[np.uint16], lengths: NDArray[np.uint8]) -> bytes:
@@ -125,115 +102,61 @@ def encode(symbols: NDArray[np.uint8] | NDArray[np.uint16], lengths: NDArray[np.
         raise ValueError(f"expected 1-D uint8 or uint16 symbols, got {symbols.ndim}-D {symbols.dtype}")
     check_lengths(lengths)
     flat = np.ascontiguousarray(symbols)
-    codes = _codes(lengths, 1 << 8 * flat.itemsize)
+    if len(flat) and flat.max() >= len(lengths):
+        raise ValueError(f"expected symbols that have a code, got {flat.max()} of {len(lengths)}")
+    entries = np.empty(len(lengths), np.uint64)
+    codes.codes_of(lengths, np.empty(16, np.uint64), entries)
     if np.count_nonzero(lengths) < 2:
-        if not codes[flat].all():
+        if not entries[flat].all():
             raise ValueError("expected symbols that have a code, got others")
         return b""
-    longest = int(lengths.max())
-    streams = []
-    for first, last in _parts(len(flat)):
-        out = np.empty(packed_size(last - first, longest) + kernels.SLACK, np.uint8)
-        bits = int(kernels.encode(flat[first:last], codes, np.uint64(57 // longest), out))
-        if bits == int(kernels.NO_CODE):
-            raise ValueError("expected symbols that have a code, got others")
-        streams.append(out[: (bits + 7) // 8].tobytes())
-    return b"".join([varint(len(stream)) for stream in streams[:-1]] + streams)
+    longest, lanes = np.int64(lengths.max()), np.empty((2, 8), np.uint64)
+    out = np.empty(packed_size(len(flat), int(longest)) + 8 + huffman_encode.SLACK, np.uint8)
+    many, about = codes.lanes_of(lengths), np.uint64(huffman_encode.about_bits(flat, entries))
+    number = int(huffman_encode.encode(flat, entries, longest, many, about, entries[:0], out, lanes))
+    if not number:
+        raise ValueError("expected symbols that have a code, got others")
+    head = np.empty(huffman_encode.HEAD, np.uint8)
+    head_size = int(huffman_encode.put_head(lanes, np.int64(number), head, np.uint64(0)))
+    return head[:head_size].tobytes() + out[: int(lanes[1, :number].sum())].tobytes()
 
 
-def decode(
-    data: bytes | memoryview, count: int, lengths: NDArray[np.uint8] | Table, dtype: DTypeLike
-) -> NDArray[Any]:
+def decode(data: bytes | memoryview, lengths: NDArray[np.uint8] | Table, out: NDArray[Any]) -> None:
     """Read what `encode` wrote.
 
     Args:
         data: exactly the bytes of one `encode`.
-        count: number of symbols.
         lengths: bits of each symbol's code, or the table made of them.
-        dtype: np.uint8 or np.uint16, wide enough for every symbol of the table.
-
-    Returns:
-        Symbols, shape (count,).
+        out: uint8 or uint16, wide enough for every symbol of the table; filled, shape (n,).
 
     Raises:
-        CorruptError: if the bytes are not `count` symbols in this code, no more and no less.
+        CorruptError: if the bytes are not n symbols in this code, no more and no less.
         ValueError: if the lengths are not those of a complete prefix code or the dtype is too narrow.
     """
     table = lengths if isinstance(lengths, Table) else decode_table(lengths)
-    target = np.dtype(dtype)
-    if target not in (np.uint8, np.uint16) or table.highest >> 8 * target.itemsize:
-        raise ValueError(f"expected uint8 or uint16 for symbols up to {table.highest}, got {target}")
+    if out.dtype not in (np.uint8, np.uint16) or table.highest >> 8 * out.itemsize:
+        raise ValueError(f"expected uint8 or uint16 for symbols up to {table.highest}, got {out.dtype}")
     if len(table.lookup) == 0:
-        if len(data) or (count and table.only is None):
+        if len(data) or (len(out) and table.only is None):
             raise CorruptError(
-                f"expected no bytes and no choice of symbol, got {len(data)} for {count} symbols"
+                f"expected no bytes and no choice of symbol, got {len(data)} for {len(out)} symbols"
             )
-        return np.full(count, table.only or 0, target)
-    parts, bounds = _streams(data, count)
-    if count > 8 * len(data):
-        raise CorruptError(f"expected at most {8 * len(data)} symbols in {len(data)} bytes, got {count}")
-    buffer = np.frombuffer(data, np.uint8)
-    out = np.empty(count, table.dtype)
-    positions = np.array([8 * first for first, _ in bounds], np.uint64)
-    places = np.array([first for first, _ in parts], np.uint64)
-    ends = [last for _, last in parts]
-    if len(parts) == 4:
-        if table.singles is not None:
-            shortest = np.uint64(ends[3] - int(places[3]))
-            kernels.decode_singles(buffer, positions, table.singles, out, places, shortest)
-        else:
-            last = np.array(ends, np.uint64)
-            kernels.decode_runs(buffer, positions, table.runs, table.lookup, out, places, last)
-    for position, place, end, (_, last_byte) in zip(positions, places, ends, bounds, strict=True):
-        stop = int(kernels.decode(buffer, position, table.lookup, out[int(place) : end]))
-        _check_end(data, stop, last_byte)
-    return out.astype(target, copy=False)
-
-
-def _streams(data: bytes | memoryview, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Which symbols each stream holds, and which bytes hold it."""
-    parts = _parts(count)
-    cursor = Cursor(memoryview(data))
-    sizes = [cursor.varint(len(data), "the length of a stream") for _ in parts[1:]]
-    starts = list(accumulate(sizes, initial=cursor.offset))
-    if starts[-1] > len(data):
-        raise CorruptError(f"expected streams of at most {len(data)} bytes together, got {starts[-1]}")
-    return parts, list(zip(starts, [*starts[1:], len(data)], strict=True))
-
-
-def _check_end(data: bytes | memoryview, position: int, end: int) -> None:
-    """Refuse a stream whose last code does not end in its last byte, or that sets a bit after it."""
-    if (position + 7) // 8 != end:
-        raise CorruptError(f"expected the last code in byte {end}, got it in byte {(position + 7) // 8}")
-    if position % 8 and data[end - 1] >> position % 8:
-        raise CorruptError("expected zero bits after the last code, got others")
-
-
-def _parts(count: int) -> list[tuple[int, int]]:
-    """Which symbols go to which stream."""
-    if count < SPLIT:
-        return [(0, count)]
-    quarter = -(-count // 4)
-    return [(i * quarter, min((i + 1) * quarter, count)) for i in range(4)]
-
-
-def _codes(lengths: NDArray[np.uint8], size: int) -> NDArray[np.uint32]:
-    """Bit-reversed code << 8 | length of every symbol, 0 for none, shape (size,)."""
-    present = np.flatnonzero(lengths)
-    order = present[np.argsort(lengths[present], kind="stable")]
-    longest = int(lengths.max(initial=0))
-    spans = 1 << (longest - lengths[order].astype(np.int64))
-    # Codes padded to the longest one begin where the spans of those before end; their low bits are zero,
-    # so that reversing all bits leaves the code itself reversed.
-    starts = np.cumsum(spans) - spans
-    codes = np.zeros(max(size, len(lengths)), np.uint32)
-    codes[order] = _reversed_bits(starts, longest) << np.uint32(8) | lengths[order]
-    return codes
-
-
-def _reversed_bits(values: NDArray[np.int64], width: int) -> NDArray[np.uint32]:
-    """The low `width` bits of each value in opposite order."""
-    result = np.zeros(len(values), np.uint32)
-    for bit in range(width):
-        result |= (values >> bit & 1).astype(np.uint32) << np.uint32(width - 1 - bit)
-    return result
+        out[:] = table.only or 0
+        return
+    if len(out) > 8 * len(data):
+        raise CorruptError(f"expected at most {8 * len(data)} symbols in {len(data)} bytes, got {len(out)}")
+    place = out if out.dtype == table.dtype else np.empty(len(out), table.dtype)
+    wrong = huffman_decode.decode(
+        np.frombuffer(data, np.uint8),
+        np.uint64(0),
+        np.uint64(len(data)),
+        table.lookup,
+        table.runs,
+        np.int64(table.lanes),
+        place,
+        np.empty((4, 8), np.uint64),
+    )
+    if wrong:
+        raise CorruptError(f"expected {WRONG[wrong]} of {len(out)} symbols, got others in {len(data)} bytes")
+    if place is not out:
+        out[:] = place

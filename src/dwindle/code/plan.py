@@ -27,6 +27,15 @@ BLOCK = 1 << 20
 AUTOMATIC_WIDTHS = range(1, 13)
 """Gap widths tried when none is given; a wider gap only pays for tensors that are all but empty."""
 
+SAMPLE, STRIPES = 1 << 16, 16
+"""Elements of a long tensor whose distances are looked at before all are counted, and in how many parts."""
+
+SPARSE = 64
+"""Tensors of which fewer than one in so many elements survives are not sampled: parts of them tell little."""
+
+PROMISE = 0.995
+"""What share of a dense map gaps must promise to take to be tried."""
+
 KINDS: dict[str, tuple[Kind, ...]] = {"auto": ("rans", "huffman"), "rans": ("rans",), "huffman": ("huffman",)}
 """The codes that the streams of a coder may have, besides numbers of fixed width."""
 
@@ -134,11 +143,22 @@ def book(record: Shared) -> Book:
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What a plan is chosen from: how often each index occurs, and each distance between survivors."""
+    """What a plan is chosen from.
 
+    Attributes:
+        symbols: the index map, shape (n,).
+        indices: how often each index occurs in it, shape (k,).
+        zero: the index of 0.0, or None.
+    """
+
+    symbols: NDArray[np.unsignedinteger[Any]]
     indices: NDArray[np.int64]
-    distances: NDArray[np.int64] | None
     zero: int | None
+
+    @cached_property
+    def distances(self) -> NDArray[np.int64] | None:
+        """How often each distance between survivors occurs, by blocks; None without a zero."""
+        return None if self.zero is None else gaps.distance_counts(self.symbols, self.zero, BLOCK)
 
     def entries_at(self, width: int) -> NDArray[np.int64]:
         """How often each index occurs among survivors and fillers at a gap width."""
@@ -150,23 +170,17 @@ class Counts:
 
 
 def count(record: Shared) -> Counts:
-    """Count the indices and, where the codebook holds 0.0, the distances between survivors, by blocks."""
+    """Count the indices; distances between survivors are counted when they are asked for."""
     indices = entropy.counts(record.indices, len(record.codebook))
-    zero = book(record).zero
-    if zero is None:
-        return Counts(indices, None, None)
-    distances = np.zeros(min(BLOCK, len(record.indices)) + 1, np.int64)
-    for start in range(0, len(record.indices), BLOCK):
-        block = gaps.distance_counts(record.indices[start : start + BLOCK], zero)
-        distances[: len(block)] += block
-    return Counts(indices, distances, zero)
+    return Counts(record.indices, indices, book(record).zero)
 
 
 def choose(coding: Coding, counts: Counts) -> tuple[Plan, int]:
     """The plan with the fewest bytes among those the coding allows, of equals the first tried; and its bits.
 
     Tensors without a zero are dense whatever is asked: there is nothing to leave out. `auto` and `context`
-    are given the best plan of static codes here: what context makes of a tensor no counts tell.
+    are given the best plan of static codes here: what context makes of a tensor no counts tell. Gaps with
+    codes that do not promise to take half a percent less than a dense map are not tried.
     """
     entries = len(counts.indices)
     pruned = counts.zero is not None and counts.indices[counts.zero] > 0
@@ -175,11 +189,15 @@ def choose(coding: Coding, counts: Counts) -> tuple[Plan, int]:
     kinds = KINDS.get(coding.coder, KINDS["auto"] if coding.coder == "context" else ())
     dense, best = streams.shortest(counts.indices, index_bits(entries), kinds)
     plan = Plan("dense", entries, index_code=dense)
-    if not pruned or counts.distances is None:
+    if not pruned:
         return plan, best
-    widths = [coding.gap_bits] if coding.gap_bits else _likely_widths(counts, counts.distances, bool(kinds))
-    for width in widths:
-        gap_code, gap_size = streams.shortest(gaps.gap_counts(counts.distances, width), width, kinds)
+    table = 0 if dense is None else 8 * len(dense.table)
+    least = (best - table) * (PROMISE if kinds else 1.0)
+    widths = [coding.gap_bits] if coding.gap_bits else _likely_widths(counts, least, bool(kinds))
+    # What Huffman codes lose to the entropy the estimates do not tell.
+    for width in widths[: 1 if "rans" in kinds else 3]:
+        stored = gaps.gap_counts(_distances(counts), width)
+        gap_code, gap_size = streams.shortest(stored, width, kinds)
         index_code, index_size = streams.shortest(counts.entries_at(width), index_bits(entries), kinds)
         if gap_size + index_size < best:
             best = gap_size + index_size
@@ -190,9 +208,7 @@ def choose(coding: Coding, counts: Counts) -> tuple[Plan, int]:
 def symbol_counts(plan: Plan, counts: Counts) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
     """How often each index and each gap occurs in the streams of a plan."""
     if plan.arrangement == "gaps":
-        if counts.distances is None:
-            raise ValueError("expected counts of a tensor with zeros")
-        return counts.entries_at(plan.gap_bits), gaps.gap_counts(counts.distances, plan.gap_bits)
+        return counts.entries_at(plan.gap_bits), gaps.gap_counts(_distances(counts), plan.gap_bits)
     if not plan.sparse:
         return counts.indices, None
     survivors = counts.indices.copy()
@@ -200,13 +216,40 @@ def symbol_counts(plan: Plan, counts: Counts) -> tuple[NDArray[np.int64], NDArra
     return survivors, None
 
 
-def _likely_widths(counts: Counts, distances: NDArray[np.int64], coded: bool) -> list[int]:
-    """The three gap widths with the lowest estimate: zero-order entropy if coded, else fixed bits."""
+def _distances(counts: Counts) -> NDArray[np.int64]:
+    if counts.distances is None:
+        raise ValueError("expected counts of a tensor with zeros")
+    return counts.distances
 
-    def estimate(width: int) -> float:
-        gap_counts, index_counts = gaps.gap_counts(distances, width), counts.entries_at(width)
-        if coded:
-            return entropy.entropy_bytes(gap_counts) + entropy.entropy_bytes(index_counts)
-        return float(gap_counts.sum()) * (width + index_bits(len(counts.indices)))
 
-    return sorted(sorted(AUTOMATIC_WIDTHS, key=estimate)[:3])
+def _likely_widths(counts: Counts, least: float, coded: bool) -> list[int]:
+    """Gap widths that may take fewer than `least` bits, the likeliest first."""
+    if coded:
+        sizes = _estimates(counts, least)
+    else:
+        bits = index_bits(len(counts.indices))
+        sizes = [
+            float(gaps.gap_counts(_distances(counts), width).sum()) * (width + bits)
+            for width in AUTOMATIC_WIDTHS
+        ]
+    ordered = sorted(zip(AUTOMATIC_WIDTHS, sizes, strict=True), key=lambda pair: pair[1])
+    return [width for width, size in ordered if size < least]
+
+
+def _estimates(counts: Counts, least: float) -> list[float]:
+    """About how many bits coded gaps and indices take at each width.
+
+    Distances of a long tensor are sampled, and only counted if a width promises fewer than `least`.
+    """
+    survivors = counts.indices.copy()
+    survivors[counts.zero] = 0
+    total, most = int(survivors.sum()), AUTOMATIC_WIDTHS[-1]
+    bits = 8 * entropy.entropy_bytes(survivors) / max(total, 1)
+    if len(counts.symbols) > 2 * SAMPLE and total > len(counts.symbols) / SPARSE:
+        step, stripe = len(counts.symbols) // STRIPES, SAMPLE // STRIPES
+        some = np.concatenate([counts.symbols[i * step : i * step + stripe] for i in range(STRIPES)])
+        distances = gaps.distance_counts(some, counts.zero or 0, stripe)
+        found = gaps.estimated_bits(distances, max(int(distances.sum()), 1) / total, bits, most)
+        if min(found) >= least:
+            return found
+    return gaps.estimated_bits(_distances(counts), 1.0, bits, most)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from dwindle.code import bits, huffman, lengths, rans
 from dwindle.errors import CorruptError
@@ -20,8 +20,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_CODED = 4096
 """Most symbols in use that get a code: over that the table costs more than the code saves."""
 
-LONGEST = 12
-"""Longest Huffman code of up to 512 symbols: so the decoder's table stays in the first-level cache."""
+LONGEST, LONGEST_OF_MANY = 12, 14
+"""Longest Huffman code of up to 512 symbols, and of more: so the decoder's tables stay in the cache, and four
+codes fit into a word."""
 
 Symbols = NDArray[np.unsignedinteger[Any]]
 
@@ -35,12 +36,14 @@ class Code:
         alphabet: number of symbols, those that do not occur included, at most 65,536.
         table: what `lengths.write_lengths` or `rans.write_frequencies` made of it.
         shared: number of the file's table, if several tensors share it.
+        known: what the table says, where it was made here: code lengths or weights, shape (alphabet,).
     """
 
     kind: Kind
     alphabet: int
     table: bytes
     shared: int | None = None
+    known: NDArray[np.uint8] | None = None
 
     @property
     def decoder(self) -> huffman.Table | rans.Table:
@@ -59,23 +62,25 @@ def index_bits(entries: int) -> int:
 
 def huffman_code(counts: NDArray[np.int64], shared: int | None = None) -> Code:
     """The Huffman code for symbols that occur this often, shape (alphabet,)."""
-    limit = LONGEST if np.count_nonzero(counts) <= 512 else lengths.MAX_LENGTH
-    return Code("huffman", len(counts), lengths.write_lengths(lengths.code_lengths(counts, limit)), shared)
+    limit = LONGEST if np.count_nonzero(counts) <= 512 else LONGEST_OF_MANY
+    found = lengths.code_lengths(counts, limit)
+    return Code("huffman", len(counts), lengths.write_lengths(found), shared, found)
 
 
 def rans_code(counts: NDArray[np.int64]) -> Code:
     """The rANS code for symbols that occur this often, shape (alphabet,)."""
-    return Code("rans", len(counts), rans.write_frequencies(rans.frequencies(counts)))
+    found = rans.frequencies(counts)
+    return Code("rans", len(counts), rans.write_frequencies(found), None, found)
 
 
 def coded_bits(counts: NDArray[np.int64], code: Code) -> int:
     """Bits of a stream whose symbols occur this often, without its table."""
-    if np.count_nonzero(_numbers(code)) < 2:
+    numbers = _numbers(code)
+    if np.count_nonzero(numbers) < 2:
         return 0
-    spent = _numbers(code)[: len(counts)]
     if code.kind == "huffman":
-        return int(np.dot(counts, spent.astype(np.int64)))
-    return rans.coded_bits(counts, spent)
+        return int(np.dot(counts, numbers[: len(counts)].astype(np.int64)))
+    return rans.coded_bits(counts, numbers)
 
 
 def shortest(counts: NDArray[np.int64], width: int, kinds: Collection[Kind]) -> tuple[Code | None, int]:
@@ -109,25 +114,35 @@ def encode(symbols: Symbols, code: Code | None, width: int) -> bytes:
     return huffman.encode(symbols, numbers) if code.kind == "huffman" else rans.encode(symbols, numbers)
 
 
-def decode(data: memoryview, count: int, code: Code | None, width: int, dtype: DTypeLike) -> Symbols:
-    """Read what `encode` wrote: `count` symbols out of exactly `data`, of a dtype at least as wide.
+def decode(data: memoryview, code: Code | None, width: int, out: Symbols) -> None:
+    """Read what `encode` wrote: exactly `data`, into `out`, shape (n,).
 
     Raises:
-        CorruptError: if the bytes are not that.
+        CorruptError: if the bytes are not n symbols that fit into the dtype of `out`.
     """
     if code is None:
-        return bits.unpack(data, count, width, dtype)
-    table, target = code.decoder, np.dtype(dtype)
+        out[:] = bits.unpack(data, len(out), width, out.dtype)
+        return
+    table = code.decoder
     # A code shared with larger alphabets may hold symbols that do not fit the dtype.
-    wide = np.dtype(np.uint16) if table.highest > np.iinfo(target).max else target
+    place = np.empty(len(out), np.uint16) if table.highest >> 8 * out.itemsize else out
     if isinstance(table, huffman.Table):
-        return huffman.decode(data, count, table, wide)
-    return rans.decode(data, count, table, wide)
+        huffman.decode(data, table, place)
+    else:
+        rans.decode(data, table, place)
+    if place is not out:
+        if len(place) and int(place.max()) >> 8 * out.itemsize:
+            raise CorruptError(f"expected symbols that fit into {out.dtype}, got {place.max()}")
+        out[:] = place
+
+
+def _numbers(code: Code) -> NDArray[np.uint8]:
+    """The code lengths or weights of a code, shape (alphabet,)."""
+    return _read_numbers(code) if code.known is None else code.known
 
 
 @lru_cache(maxsize=64)
-def _numbers(code: Code) -> NDArray[Any]:
-    """The code lengths or frequencies of a code, shape (alphabet,)."""
+def _read_numbers(code: Code) -> NDArray[np.uint8]:
     read = lengths.read_lengths if code.kind == "huffman" else rans.read_frequencies
     numbers, end = read(memoryview(code.table), 0, code.alphabet)
     if end != len(code.table):

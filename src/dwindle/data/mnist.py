@@ -11,12 +11,15 @@ import urllib.request
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dwindle import atomic
 from dwindle.checkout import source_tree
+from dwindle.data.pixels import pixels
+from dwindle.data.shift import shift as moved
 from dwindle.errors import DataError
 
 MIRRORS = (
@@ -63,6 +66,27 @@ class Mnist:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    classes: ClassVar[int] = 10
+    batch: ClassVar[int] = 1000
+    noun: ClassVar[str] = "digits"
+
+    @property
+    def train_inputs(self) -> Tensor:
+        """The training images."""
+        return self.train_images
+
+    @property
+    def test_inputs(self) -> Tensor:
+        """The test images."""
+        return self.test_images
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Images as network input (`pixels`)."""
+        return pixels(inputs)
+
+    def augment(self, inputs: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+        """Images as network input, each moved by up to `shift` pixels."""
+        return pixels(moved(inputs, shift, generator))
 
 
 def mnist(root: Path | str | None = None) -> Mnist:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -37,7 +37,7 @@ AHEAD = 1 << 26
 ENDS = 64
 """Bytes at either end of a tensor by which equal ones are looked for before they are compared whole."""
 
-Payloads = list[bytes] | list[memoryview]
+Payloads = Sequence[bytes | memoryview]
 Item = tuple[str, int, str, bytes]
 """What the section of values takes: dtype, number of elements, class, bytes."""
 
@@ -82,7 +82,7 @@ class Encoder:
     def entries(self) -> Iterator[tuple[str, layout.Entry, Payloads, Item | None]]:
         """Name, entry, blocks, and what goes to the section of values, of each tensor in order."""
         numbers = {name: number for number, name in enumerate(self.records)}
-        waiting: deque[tuple[str, Record, list[Future[bytes]]]] = deque()
+        waiting: deque[tuple[str, Record, Sequence[Future[bytes | memoryview]]]] = deque()
         ahead = 0
         for name, record in self.records.items():
             equal = self._equal(name, record)
@@ -97,7 +97,7 @@ class Encoder:
         while waiting:
             yield self._finish(numbers, *waiting.popleft())
 
-    def _start(self, name: str, record: Record) -> list[Future[bytes]]:
+    def _start(self, name: str, record: Record) -> Sequence[Future[bytes | memoryview]]:
         """Begin to code the blocks of a tensor."""
         if isinstance(record, Tied):
             if isinstance(self.records.get(record.to, record), Tied):
@@ -122,7 +122,11 @@ class Encoder:
         ]
 
     def _finish(
-        self, numbers: Mapping[str, int], name: str, record: Record, coded: list[Future[bytes]]
+        self,
+        numbers: Mapping[str, int],
+        name: str,
+        record: Record,
+        coded: Sequence[Future[bytes | memoryview]],
     ) -> tuple[str, layout.Entry, Payloads, Item | None]:
         """Wait for the blocks of a tensor."""
         if isinstance(record, Tied):
@@ -258,10 +262,10 @@ def _cut(record: Raw) -> list[memoryview]:
     return [data[start : start + step] for start in range(0, len(data), step)]
 
 
-def _encode_exact(data: memoryview, dtype: str, base: memoryview | None) -> bytes:
+def _encode_exact(data: memoryview, dtype: str, base: memoryview | None) -> bytes | memoryview:
     if base is None:
         return exact.encode(data, dtype)
-    return zlib.crc32(base).to_bytes(4, "little") + exact.encode(data, dtype, base)
+    return b"".join([zlib.crc32(base).to_bytes(4, "little"), exact.encode(data, dtype, base)])
 
 
 def _size(record: Record) -> int:

@@ -27,8 +27,7 @@ class Line:
     Attributes:
         tensor: its name; None for what belongs to the whole file.
         part: indices, gaps, pointers, places, counts, codebook, values (a small exact tensor), raw or what
-        the
-            coder of exact tensors cuts them into, code table, header, metadata, checksum, extras.
+            the coder of exact tensors cuts them into, code table, header, metadata, checksum, extras.
         size: bytes in the file.
         bound: zero-order entropy of the stream in bytes, None where there is no stream.
     """

@@ -1,10 +1,10 @@
-"""Range asymmetric numeral systems (Duda 2013), eight states in turn over one run of 16-bit words.
+"""Range asymmetric numeral systems (Duda 2013) by table.
 
-A state is a number from 2**15 up to 2**31. Symbol i belongs to state i mod 8. The decoder takes the symbol
-whose slot
-the low bits of the state are, and where the state falls under 2**15 it takes the next word in; the encoder
-does
-the same backwards, from the last symbol to the first.
+A state is a number from 2**bits up to twice that; its place is what it is above 2**bits. The decoder looks up
+the symbol that has the slot at this place, and in which of the symbol's slots it is: so it knows the state
+before, but for some low bits, which it reads. As the interval is so short that this is all there is to a
+step, the variant is also called tANS. Eight lanes take the symbols in turn; four of them share a run of bits,
+and may do so without waiting for each other, since how many bits a lane takes depends on its state alone.
 """
 
 from __future__ import annotations
@@ -15,195 +15,238 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dwindle.kernels.words import bits_of, leading_zeros, load64, store, trailing_zeros, varint_at, word_at
+
+SPLIT = 1 << 14
+"""From this many symbols on there are eight lanes in two runs of bits, else one."""
+
 LANES = 8
 
-NO_CODE = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""What `encode` returns where a symbol has no slots."""
+SLACK = 16
+"""Bytes `encode` needs for a run besides those of its symbols: for states, and as it writes whole words."""
 
-_LEAST = np.uint64(1 << 15)
-_WORD, _LOW = np.uint64(16), np.uint64(0xFFFF)
-_ONE = np.uint64(1)
+LENGTHS, STATES = 1, 2
+"""What `decode` finds wrong: the length of the first run, or a run that does not end where it began."""
+
+_TOP = np.uint64(1 << 63)
+_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
+_LOW, _BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFF)
+_SHIFT, _ONE, _THREE, _FOUR, _EIGHT = np.uint64(63), np.uint64(1), np.uint64(3), np.uint64(4), np.uint64(8)
+_WORD_BITS = np.uint64(56)  # a word surely has those of four symbols, of 14 bits each
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _push(
-    state: np.uint64,
-    reciprocal: np.uint64,
-    span: np.uint64,
-    bits: np.uint64,
-    words: NDArray[np.uint16],
-    at: np.uint64,
+    state: np.uint64, step: np.uint64, following: NDArray[np.uint16], word: np.uint64, filled: np.uint64
 ) -> Any:
-    """Take a symbol in; the state, and where in `words` the last word is that was written."""
-    count = span & _LOW
-    # Arithmetic in place of a choice, which would be compiled to a jump that is hard to foresee.
-    full = np.uint64(state >= count << (np.uint64(31) - bits))
-    words[at - _ONE] = np.uint16(state & _LOW)
-    at -= full
-    state >>= full << np.uint64(4)
-    # Exact for states under 2**31 (Alverson 1991): the reciprocal is rounded up in enough bits.
-    whole = state * (reciprocal >> np.uint64(6)) >> (reciprocal & np.uint64(63))
-    return (whole << bits) + (state - whole * count) + (span >> _WORD), at
+    """Take a symbol in: put the low bits of the state that the decoder will read under those of `word`."""
+    bits = (state + (step & _LOW)) >> np.uint64(16)
+    word = word << bits | state & ~(_ONES << bits)
+    return np.uint64(following[(state >> bits) + (step >> np.uint64(32)) & _LOW]), word, filled + bits
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _flush(word: np.uint64, filled: np.uint64, out: NDArray[np.uint8], at: np.uint64) -> Any:
+    """Store whole bytes before `at`; where the next ones end, and how many bits still wait."""
+    store(out, at - _EIGHT, word << (np.uint64(0) - filled & _SHIFT), word)
+    return at - (filled >> _THREE), filled & np.uint64(7)
 
 
 @njit(cache=True, nogil=True)
 def encode(
     symbols: NDArray[Any],
-    reciprocals: NDArray[np.uint64],
-    spans: NDArray[np.uint64],
+    first: np.uint64,
+    lanes: np.uint64,
+    steps: NDArray[np.uint64],
+    following: NDArray[np.uint16],
     bits: np.uint64,
-    states: NDArray[np.uint64],
-    words: NDArray[np.uint16],
+    out: NDArray[np.uint8],
 ) -> Any:
-    """Code symbols, writing words from the end of `words` towards its start.
+    """Code the symbols of one run of bits, from the end of `out` towards its start.
 
     Args:
         symbols: uint8 or uint16, shape (n,).
-        reciprocals: of every symbol the dtype can hold, with c slots: with s = bit length of c - 1, ceil of
-            2**(s + 31) / c << 6 | s + 31; 0 where it has none.
-        spans: likewise first slot << 16 | number of slots.
-        bits: logarithm of the number of slots, at most 15.
-        states: as many as there are lanes, changed.
-        words: at least one more than there are symbols.
+        first: the first of them.
+        lanes: 1, which takes all symbols, or 4, which take the symbols `first` to `first + 3` of every eight.
+        steps: what `frequencies.steps_of` made, as the next; longer than the highest symbol.
+        following: states by symbol.
+        bits: logarithm of the number of slots.
+        out: `bits` for each symbol and SLACK bytes.
 
     Returns:
-        Where in `words` the first word is, or `NO_CODE` where a symbol has no slots.
+        Where in `out` the run begins, or 0 where a symbol has no slots.
     """
-    lanes = np.uint64(len(states))
-    at, i = np.uint64(len(words)), np.uint64(len(symbols))
-    missing = np.uint64(0)
-    while i % np.uint64(LANES) or (lanes < np.uint64(LANES) and i):
-        i -= _ONE
-        symbol = symbols[i]
-        missing |= np.uint64(reciprocals[symbol] == np.uint64(0))
-        states[i % lanes], at = _push(states[i % lanes], reciprocals[symbol], spans[symbol], bits, words, at)
-    if i:
-        a, b, c, d, e, f, g, h = states
-        while i:
-            i -= np.uint64(LANES)
-            j, k = symbols[i], symbols[i + np.uint64(1)]
-            y, m = symbols[i + np.uint64(2)], symbols[i + np.uint64(3)]
-            n, o = symbols[i + np.uint64(4)], symbols[i + np.uint64(5)]
-            p, q = symbols[i + np.uint64(6)], symbols[i + np.uint64(7)]
-            h, at = _push(h, reciprocals[q], spans[q], bits, words, at)
-            g, at = _push(g, reciprocals[p], spans[p], bits, words, at)
-            f, at = _push(f, reciprocals[o], spans[o], bits, words, at)
-            e, at = _push(e, reciprocals[n], spans[n], bits, words, at)
-            d, at = _push(d, reciprocals[m], spans[m], bits, words, at)
-            c, at = _push(c, reciprocals[y], spans[y], bits, words, at)
-            b, at = _push(b, reciprocals[k], spans[k], bits, words, at)
-            a, at = _push(a, reciprocals[j], spans[j], bits, words, at)
-            missing |= np.uint64(
-                min(
-                    min(min(spans[j], spans[k]), min(spans[y], spans[m])),
-                    min(min(spans[n], spans[o]), min(spans[p], spans[q])),
-                )
-                == np.uint64(0)
-            )
-        states[0], states[1], states[2], states[3] = a, b, c, d
-        states[4], states[5], states[6], states[7] = e, f, g, h
-    return NO_CODE if missing else at
+    n = np.uint64(len(symbols))
+    a = b = c = d = _ONE << bits
+    word, filled, least = np.uint64(0), np.uint64(0), _ONES
+    at = np.uint64(len(out))
+    i = first
+    if lanes == _FOUR:
+        for _ in range((n - first + _FOUR) // _EIGHT):
+            p, q = steps[symbols[i]], steps[symbols[i + _ONE]]
+            r, s = steps[symbols[i + np.uint64(2)]], steps[symbols[i + _THREE]]
+            a, word, filled = _push(a, p, following, word, filled)
+            b, word, filled = _push(b, q, following, word, filled)
+            c, word, filled = _push(c, r, following, word, filled)
+            d, word, filled = _push(d, s, following, word, filled)
+            at, filled = _flush(word, filled, out, at)
+            least = min(least, min(min(p, q), min(r, s)))
+            i += _EIGHT
+    left = n - min(i, n)
+    for _ in range(left):  # one lane takes them all; of four, each at most one
+        step = steps[symbols[i]]
+        a, word, filled = _push(a, step, following, word, filled)
+        at, filled = _flush(word, filled, out, at)
+        least = min(least, step)
+        if lanes == _FOUR:
+            a, b, c, d = b, c, d, a
+        i += _ONE
+    if lanes == _FOUR:
+        for _ in range(_FOUR - left):
+            a, b, c, d = b, c, d, a
+    for _ in range(lanes):
+        word, filled = word << bits | a & ~(_ONES << bits), filled + bits
+        at, filled = _flush(word, filled, out, at)
+        a, b, c, d = b, c, d, a
+    # A one bit says where the run begins within its first byte.
+    at, filled = _flush(word << _ONE | _ONE, filled + _ONE, out, at)
+    at -= np.uint64(filled > np.uint64(0))
+    return at if least else np.uint64(0)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _pull(state: np.uint64, word: np.uint64, table: NDArray[Any], out: NDArray[Any], at: np.uint64) -> Any:
+    """Write the symbol of a place; the place before, and the bits left."""
+    entry = np.uint64(table[state])
+    out[at] = entry >> bits_of(out)
+    bits = entry & _BYTE
+    return (entry >> bits_of(out) >> bits_of(out)) + (word & ~(_ONES << bits)), word >> bits
+
+
+@njit(cache=True, nogil=True)
+def _pull_alone(
+    data: NDArray[np.uint8],
+    position: np.uint64,
+    state: np.uint64,
+    table: NDArray[Any],
+    out: NDArray[Any],
+    at: np.uint64,
+) -> Any:
+    """Likewise, every access checked; the place before, and the bit after what was read."""
+    entry = np.uint64(table[state])
+    out[at] = entry >> bits_of(out)
+    bits = entry & _BYTE
+    word = word_at(data, position >> _THREE) >> (position & np.uint64(7))
+    return (entry >> bits_of(out) >> bits_of(out)) + (word & ~(_ONES << bits)), position + bits
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _refill(data: NDArray[np.uint8], position: np.uint64) -> Any:
+    """At least 56 bits of the run from bit `position` on, under a one bit at the top."""
+    return load64(data, position >> _THREE) >> (position & np.uint64(7)) | _TOP
+
+
+@njit(cache=True, nogil=True)
+def _rows(
+    data: NDArray[np.uint8],
+    positions: NDArray[np.uint64],
+    table: NDArray[Any],
+    states: NDArray[np.uint64],
+    out: NDArray[Any],
+    rows: np.uint64,
+) -> Any:
+    """Read rows of eight symbols, the last first, as far as whole words surely go; how many are left."""
+    a, b, c, d, e, f, g, h = states
+    p, q = positions[0], positions[1]
+    last = _EIGHT * max(np.uint64(len(data)), _EIGHT) - np.uint64(64)
+    while True:
+        rounds = min((max(last, max(p, q)) - max(p, q)) // _WORD_BITS, rows)
+        if rounds == np.uint64(0):
+            break
+        for _ in range(rounds):
+            v, w = _refill(data, p), _refill(data, q)
+            rows -= _ONE
+            at = _EIGHT * rows
+            h, w = _pull(h, w, table, out, at + np.uint64(7))
+            d, v = _pull(d, v, table, out, at + np.uint64(3))
+            g, w = _pull(g, w, table, out, at + np.uint64(6))
+            c, v = _pull(c, v, table, out, at + np.uint64(2))
+            f, w = _pull(f, w, table, out, at + np.uint64(5))
+            b, v = _pull(b, v, table, out, at + np.uint64(1))
+            e, w = _pull(e, w, table, out, at + np.uint64(4))
+            a, v = _pull(a, v, table, out, at)
+            p += leading_zeros(v)
+            q += leading_zeros(w)
+    states[0], states[1], states[2], states[3] = a, b, c, d
+    states[4], states[5], states[6], states[7] = e, f, g, h
+    positions[0], positions[1] = p, q
+    return rows
 
 
 @njit(cache=True, nogil=True)
 def decode(
-    words: NDArray[np.uint16],
-    at: np.uint64,
-    slots: NDArray[np.uint64],
+    data: NDArray[np.uint8],
+    table: NDArray[Any],
     bits: np.uint64,
-    states: NDArray[np.uint64],
     out: NDArray[Any],
-    first: np.uint64,
+    states: NDArray[np.uint64],
+    positions: NDArray[np.uint64],
 ) -> Any:
-    """Read symbols one at a time, every access checked.
+    """Read a stream.
 
     Args:
-        words: the words; zeros are read after them.
-        at: the next of them.
-        slots: of every slot its symbol << 32 | place among the symbol's slots << 16 | number of these - 1.
+        data: all of its bytes.
+        table: what `frequencies.fill_table` made.
         bits: logarithm of the number of slots.
-        states: one for each lane, changed.
-        out: uint8 or uint16, filled from `first` on.
-        first: a multiple of the number of lanes.
+        out: uint8 or uint16 as `table` has it, filled.
+        states: shape (LANES,), overwritten.
+        positions: shape (4,), overwritten.
 
     Returns:
-        The next word.
+        0, or what is wrong with it.
     """
-    lanes, mask = np.uint64(len(states)), np.uint64(len(slots) - 1)
-    for i in range(first, np.uint64(len(out))):
-        state = states[i % lanes]
-        slot = slots[state & mask]
-        out[i] = slot >> np.uint64(32)
-        state = ((slot & _LOW) + _ONE) * (state >> bits) + (slot >> _WORD & _LOW)
-        if state < _LEAST:
-            state = state << _WORD
-            if at < np.uint64(len(words)):
-                state |= np.uint64(words[at])
-            at += _ONE
-        states[i % lanes] = state
-    return at
-
-
-@njit(cache=True, nogil=True)
-def decode_lanes(
-    words: NDArray[np.uint16],
-    at: np.uint64,
-    slots: NDArray[np.uint64],
-    bits: np.uint64,
-    states: NDArray[np.uint64],
-    out: NDArray[Any],
-) -> Any:
-    """Read symbols of eight lanes, as far as whole rounds and words surely go; see `decode`.
-
-    Returns:
-        The next word, and how many symbols were read.
-    """
-    mask = np.uint64(len(slots) - 1)
-    a, b, c, d, e, f, g, h = states
-    done = np.uint64(0)
-    while True:
-        rounds = min(
-            (np.uint64(len(words)) - at) >> np.uint64(3), (np.uint64(len(out)) - done) >> np.uint64(3)
-        )
-        if rounds == np.uint64(0):
-            break
-        for _ in range(rounds):
-            p, q, r, s = slots[a & mask], slots[b & mask], slots[c & mask], slots[d & mask]
-            t, u, v, w = slots[e & mask], slots[f & mask], slots[g & mask], slots[h & mask]
-            out[done] = p >> np.uint64(32)
-            out[done + np.uint64(1)] = q >> np.uint64(32)
-            out[done + np.uint64(2)] = r >> np.uint64(32)
-            out[done + np.uint64(3)] = s >> np.uint64(32)
-            out[done + np.uint64(4)] = t >> np.uint64(32)
-            out[done + np.uint64(5)] = u >> np.uint64(32)
-            out[done + np.uint64(6)] = v >> np.uint64(32)
-            out[done + np.uint64(7)] = w >> np.uint64(32)
-            done += np.uint64(8)
-            a = ((p & _LOW) + _ONE) * (a >> bits) + (p >> _WORD & _LOW)
-            b = ((q & _LOW) + _ONE) * (b >> bits) + (q >> _WORD & _LOW)
-            c = ((r & _LOW) + _ONE) * (c >> bits) + (r >> _WORD & _LOW)
-            d = ((s & _LOW) + _ONE) * (d >> bits) + (s >> _WORD & _LOW)
-            e = ((t & _LOW) + _ONE) * (e >> bits) + (t >> _WORD & _LOW)
-            f = ((u & _LOW) + _ONE) * (f >> bits) + (u >> _WORD & _LOW)
-            g = ((v & _LOW) + _ONE) * (g >> bits) + (v >> _WORD & _LOW)
-            h = ((w & _LOW) + _ONE) * (h >> bits) + (w >> _WORD & _LOW)
-            # Arithmetic in place of a choice, which would be compiled to a jump that is hard to foresee.
-            n = np.uint64(a < _LEAST)
-            a, at = a << (n << np.uint64(4)) | np.uint64(words[at]) & (np.uint64(0) - n), at + n
-            n = np.uint64(b < _LEAST)
-            b, at = b << (n << np.uint64(4)) | np.uint64(words[at]) & (np.uint64(0) - n), at + n
-            n = np.uint64(c < _LEAST)
-            c, at = c << (n << np.uint64(4)) | np.uint64(words[at]) & (np.uint64(0) - n), at + n
-            n = np.uint64(d < _LEAST)
-            d, at = d << (n << np.uint64(4)) | np.uint64(words[at]) & (np.uint64(0) - n), at + n
-            n = np.uint64(e < _LEAST)
-            e, at = e << (n << np.uint64(4)) | np.uint64(words[at]) & (np.uint64(0) - n), at + n
-            n = np.uint64(f < _LEAST)
-            f, at = f << (n << np.uint64(4)) | np.uint64(words[at]) & (np.uint64(0) - n), at + n
-            n = np.uint64(g < _LEAST)
-            g, at = g << (n << np.uint64(4)) | np.uint64(words[at]) & (np.uint64(0) - n), at + n
-            n = np.uint64(h < _LEAST)
-            h, at = h << (n << np.uint64(4)) | np.uint64(words[at]) & (np.uint64(0) - n), at + n
-    states[0], states[1], states[2], states[3] = a, b, c, d
-    states[4], states[5], states[6], states[7] = e, f, g, h
-    return at, done
+    count, stop = np.uint64(len(out)), np.uint64(len(data))
+    runs = np.uint64(2) if count >= np.uint64(SPLIT) else _ONE
+    lanes = _FOUR if runs == np.uint64(2) else _ONE
+    start, end = np.uint64(0), stop
+    if runs == np.uint64(2):
+        size, start = varint_at(data, start, stop)
+        if size > stop or start + size > stop:
+            return np.int64(LENGTHS)
+        end = start + size
+    for run in range(runs):
+        if start >= end or not data[start]:
+            return np.int64(STATES)
+        position = _EIGHT * start + trailing_zeros(np.uint64(data[start])) + _ONE
+        for i in range(lanes):
+            word = word_at(data, position >> _THREE) >> (position & np.uint64(7))
+            states[_FOUR * run + lanes - _ONE - i] = word & ~(_ONES << bits)
+            position += bits
+        positions[run], positions[np.uint64(2) + run] = position, _EIGHT * end
+        start, end = end, stop
+    if runs == np.uint64(2):
+        rows = count // _EIGHT
+        for i in range(count - _EIGHT * rows):
+            lane = count - _EIGHT * rows - _ONE - i
+            position, at = positions[lane // _FOUR], _EIGHT * rows + lane
+            states[lane], position = _pull_alone(data, position, states[lane], table, out, at)
+            positions[lane // _FOUR] = position
+        rows = _rows(data, positions, table, states, out, rows)
+        for i in range(_EIGHT * rows):
+            at = _EIGHT * rows - _ONE - i
+            lane = at & np.uint64(7)
+            position = positions[lane // _FOUR]
+            states[lane], position = _pull_alone(data, position, states[lane], table, out, at)
+            positions[lane // _FOUR] = position
+    else:
+        state, position = states[0], positions[0]
+        for i in range(count):
+            state, position = _pull_alone(data, position, state, table, out, count - _ONE - i)
+        states[0], positions[0] = state, position
+    for run in range(runs):
+        if positions[run] != positions[np.uint64(2) + run]:
+            return np.int64(STATES)
+    for i in range(runs * lanes):
+        if states[i]:
+            return np.int64(STATES)
+    return np.int64(0)

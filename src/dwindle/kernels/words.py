@@ -15,6 +15,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 from numpy.typing import NDArray
 
+BROKEN = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""What `varint_at` returns where there is no varint."""
+
 intrinsic: Any = _intrinsic  # its own type is that of the function called at compile time
 
 
@@ -50,15 +53,36 @@ def store(typing: Any, out: Any, at: Any, value: Any, like: Any) -> Any:
 
 
 @intrinsic
-def top_bits(typing: Any, value: Any) -> Any:
-    """The two highest bits of an unsigned number as wide as its type."""
+def bits_of(typing: Any, array: Any) -> Any:
+    """Bits of an element of an array, as a number that is known when a kernel is compiled."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        width = args[0].type.width
-        top = builder.lshr(args[0], ir.IntType(width)(width - 2))
-        return builder.zext(top, ir.IntType(64)) if width < 64 else top
+        return ir.IntType(64)(array.dtype.bitwidth)
 
-    return types.uint64(value), codegen
+    return types.uint64(array), codegen
+
+
+@intrinsic
+def turned(typing: Any, word: Any, bits: Any) -> Any:
+    """An unsigned number with its bits turned left, in as many bits as its type has."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        amount = builder.trunc(args[1], kind) if kind.width < 64 else args[1]
+        turn = builder.module.declare_intrinsic("llvm.fshl", [kind], ir.FunctionType(kind, [kind] * 3))
+        return builder.call(turn, [args[0], args[0], amount])
+
+    return word(word, types.uint64), codegen
+
+
+@intrinsic
+def reversed_bits(typing: Any, value: Any) -> Any:
+    """The bits of a uint64 in opposite order."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitreverse(args[0])
+
+    return types.uint64(types.uint64), codegen
 
 
 @intrinsic
@@ -67,6 +91,16 @@ def leading_zeros(typing: Any, value: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctlz(args[0], ir.IntType(1)(1))
+
+    return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def trailing_zeros(typing: Any, value: Any) -> Any:
+    """Zero bits below the lowest one bit of a uint64 that is not 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.IntType(1)(1))
 
     return types.uint64(types.uint64), codegen
 
@@ -82,3 +116,36 @@ def word_at(data: NDArray[np.uint8], at: np.uint64) -> Any:
         if at + i < size:
             word |= np.uint64(data[at + i]) << (np.uint64(8) * i)
     return word
+
+
+@njit(cache=True, nogil=True)
+def varint_at(data: NDArray[np.uint8], at: np.uint64, stop: np.uint64) -> Any:
+    """The varint at `at`, under 2**56 and in its shortest form, and the place after it, at most `stop`."""
+    value, shift = np.uint64(0), np.uint64(0)
+    while at < stop and shift < np.uint64(56):
+        digit = np.uint64(data[at])
+        at += np.uint64(1)
+        value |= (digit & np.uint64(0x7F)) << shift
+        if digit < np.uint64(0x80):
+            return (value, at) if digit or not shift else (BROKEN, at)
+        shift += np.uint64(7)
+    return BROKEN, at
+
+
+@njit(cache=True, nogil=True)
+def put_varint(value: np.uint64, out: NDArray[np.uint8], at: np.uint64) -> Any:
+    """Write a varint; the place after it."""
+    while value > np.uint64(0x7F):
+        out[at] = np.uint8(value & np.uint64(0x7F) | np.uint64(0x80))
+        at += np.uint64(1)
+        value >>= np.uint64(7)
+    out[at] = np.uint8(value)
+    return at + np.uint64(1)
+
+
+@njit(cache=True, nogil=True)
+def copy(source: NDArray[np.uint8], size: np.uint64, out: NDArray[np.uint8], at: np.uint64) -> Any:
+    """Write the first `size` bytes; the place after them."""
+    for i in range(size):
+        out[at + i] = source[i]
+    return at + size

@@ -34,7 +34,7 @@ class Written:
 
 
 def write_report(recipe: Recipe, outcome: Outcome, folder: Path, facts: Mapping[str, Any]) -> Written:
-    """Write result.json and the figures of a run.
+    """Write result.json and the figures of a run; networks of many classes have no figures.
 
     Args:
         recipe: what was run.
@@ -52,11 +52,13 @@ def write_report(recipe: Recipe, outcome: Outcome, folder: Path, facts: Mapping[
         "layers": layers,
         "versions": versions(),
     }
-    before, after = outcome.confusion_before.numpy(), outcome.confusion_after.numpy()
-    files = [folder / f"confusion-{what}.png" for what in ("before", "after", "difference")]
-    figures.confusion(files[0], before, f"{recipe.model}, before compression")
-    figures.confusion(files[1], after, f"{recipe.model}, after compression")
-    figures.confusion_difference(files[2], before, after, f"{recipe.model}, after less before")
+    files = []
+    if outcome.confusion_before is not None and outcome.confusion_after is not None:
+        before, after = outcome.confusion_before.numpy(), outcome.confusion_after.numpy()
+        files = [folder / f"confusion-{what}.png" for what in ("before", "after", "difference")]
+        figures.confusion(files[0], before, f"{recipe.model}, before compression")
+        figures.confusion(files[1], after, f"{recipe.model}, after compression")
+        figures.confusion_difference(files[2], before, after, f"{recipe.model}, after less before")
     result = folder / "result.json"
     atomic.write_bytes(result, (json.dumps(content, indent=1) + "\n").encode())
     return Written(content, (outcome.file, result, *files))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
 from dwindle import compression
+from dwindle.calibrate import Calibration
 from dwindle.code.plan import Coding
 from dwindle.compression import Evaluate, Result, Train
 from dwindle.search.find import search
@@ -20,12 +21,13 @@ class Settings(TypedDict, total=False):
     """What a compression without a search is done with; see `compression.compress`."""
 
     sparsity: float | Mapping[str, float | None] | None
-    quality: float
+    quality: float | None
     bits: int | Mapping[str, int | None] | None
     init: Init
     lossless: bool
-    min_elements: int
+    min_elements: int | None
     seed: int
+    progress: Callable[[str], None] | None
 
 
 class Search(TypedDict, total=False):
@@ -49,6 +51,7 @@ def compress(
     target_size: int | None = None,
     evaluate: Evaluate | None = None,
     train: Train | None = None,
+    calibrate: Calibration | Iterable[Any] | None = None,
     coding: Coding | None = None,
     metadata: Mapping[str, str] | None = None,
     force: bool = False,
@@ -75,6 +78,7 @@ def compress(
         target_size: find the most accurate file of at most so many bytes.
         evaluate: a model's score, higher is better.
         train: one pass of training, in place, its optimizer built from the model it is given.
+        calibrate: some hundred inputs without labels, or a `Calibration`: bits go where outputs need them.
         coding: how indices and gaps are coded; for each tensor what is smallest by default.
         metadata: free text to keep in the file.
         force: replace an existing file.
@@ -95,6 +99,7 @@ def compress(
             path,
             evaluate=evaluate,
             train=train,
+            calibrate=calibrate,
             max_drop=max_drop,
             target_size=target_size,
             coding=coding,
@@ -107,6 +112,7 @@ def compress(
         path,
         evaluate=evaluate,
         train=train,
+        calibrate=calibrate,
         coding=coding,
         metadata=metadata,
         force=force,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from dwindle import atomic, bind, chains
+from dwindle.calibrate import Calibration
+from dwindle.calibrate import calibrate as calibrated_levels
 from dwindle.code.plan import Coding
-from dwindle.compression import QUALITY, Evaluate, Result, Train
+from dwindle.compression import CALIBRATED_QUALITY, QUALITY, Evaluate, Result, Train
 from dwindle.errors import SearchError
 from dwindle.file import Archive, ledger
 from dwindle.file.writer import check_metadata
@@ -32,7 +35,7 @@ from dwindle.share.apply import array_of
 MAX_PASSES = 100
 """Most passes of training, unless told otherwise."""
 
-LOWEST, HIGHEST = 4.0, 60.0
+LOWEST, HIGHEST, UNIT = 0.0, 60.0, 0.5
 """Qualities that are searched, in dB: from where nothing is left of most networks to where none can tell."""
 
 VISIBLE = 10.0
@@ -51,6 +54,7 @@ def search(
     max_drop: float | None = None,
     target_size: int | None = None,
     max_passes: int = MAX_PASSES,
+    calibrate: Calibration | Iterable[Any] | None = None,
     tensors: Tensors | None = None,
     work: Path | str | None = None,
     coding: Coding | None = None,
@@ -72,6 +76,8 @@ def search(
         max_drop: how far the score may fall, in the units of `evaluate`, 0 or more.
         target_size: most bytes of the file.
         max_passes: most calls of `train`.
+        calibrate: some hundred inputs without labels, by which weights are rounded where they are not
+            trained (`compression.compress`).
         tensors: False for tensors to leave exact, True for those of modules that are not known to dwindle, by
             name, pattern and type (`settings.resolve`).
         work: the folder to keep steps in; it stays. By default one beside `path`, which goes when all is
@@ -102,6 +108,7 @@ def search(
         "max_passes": max_passes,
         "train": train is not None,
         "evaluate": evaluate is not None,
+        "calibrate": calibrate is not None,
         "tensors": dict(tensors or {}),
         "coding": None if coding is None else asdict(coding),
         "metadata": dict(metadata or {}),
@@ -112,7 +119,7 @@ def search(
         reference = None if evaluate is None else _reference(trial, model)
         if max_drop is not None:
             trial.goal = Goal(reference or 0.0, max_drop)
-        _run(trial, train, max_passes)
+        _run(trial, train, max_passes, calibrate)
     if trial.best is None:
         raise SearchError(_nothing(trial, path))
     file = folder.file(f"step-{trial.best}")
@@ -136,7 +143,9 @@ def search(
     return found
 
 
-def _run(trial: Trial, train: Train | None, max_passes: int) -> None:
+def _run(
+    trial: Trial, train: Train | None, max_passes: int, calibrate: Calibration | Iterable[Any] | None
+) -> None:
     """Search with training where there is any, and without where that comes to little."""
     goal, targets = trial.goal, trial.targets
     if train is not None and targets.names and max_passes > 0:
@@ -147,10 +156,13 @@ def _run(trial: Trial, train: Train | None, max_passes: int) -> None:
     total = original_bytes(bind.to_records(targets.model))
     found = [step.size for step in trial.steps if step.holds and "survivors" in step.setting]
     if not found or (goal.limit is None and min(found) * POOR > total):
-        setting = Setting(
-            "dB", partial(_at_quality, targets), significant_bits, LOWEST, HIGHEST, QUALITY, 0.5
-        )
-        search_setting(trial, setting)
+        make, first = partial(_at_quality, targets), QUALITY
+        if calibrate is not None:
+            given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
+            # Each quality looks at the inputs anew.
+            given = replace(given, batches=list(given.batches))
+            make, first = partial(_calibrated, targets, given), CALIBRATED_QUALITY
+        search_setting(trial, Setting("dB", make, significant_bits, LOWEST, HIGHEST, first, UNIT))
     if trial.best is None:
         trial.measure(targets.model, {"lossless": 1}, vectors=None)
         trial.save({}, {})
@@ -160,10 +172,20 @@ def _at_quality(targets: Targets, quality: float) -> nn.Module:
     """A copy of the model rounded at a quality in dB; tensors that were found shared stay what they are."""
     small = chains.duplicate(targets.model)
     owners = chains.weights(small)
-    names = [name for name in targets.names if get_codebook(small, name) is None]
-    signals = {name: Signal.of(array_of(*owners[name])) for name in names}
+    signals = {name: Signal.of(array_of(*owners[name])) for name in _unshared(targets)}
     share_levels(small, step_sizes(signals, quality))
     return small
+
+
+def _calibrated(targets: Targets, calibration: Calibration, quality: float) -> nn.Module:
+    """Likewise, rounded for the outputs on given inputs."""
+    small = chains.duplicate(targets.model)
+    calibrated_levels(small, _unshared(targets), quality, calibration)
+    return small
+
+
+def _unshared(targets: Targets) -> list[str]:
+    return [name for name in targets.names if get_codebook(targets.model, name) is None]
 
 
 def _analysis(trial: Trial) -> Thresholds:
