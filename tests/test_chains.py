@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune as torch_prune
 from torch.nn.utils.parametrizations import weight_norm
 
 from dwindle import chains
@@ -33,6 +34,41 @@ def test_owners_finds_ties_and_shared_modules():
         assert chains.owners(model, name) == [(first, "weight"), (second, "weight")]
     chains.append(first, "weight", Double())
     assert chains.owners(model, "b.weight") == [(first, "weight"), (second, "weight")]
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_recurrent_layers_compute_train_and_copy_with_parametrizations(kind):
+    torch.manual_seed(1)
+    layer = kind(3, 4, num_layers=2, bidirectional=True)
+    inputs = torch.randn(5, 2, 3)
+    plain = layer(inputs)[0]
+    doubled = copy.deepcopy(layer)
+    with torch.no_grad():
+        doubled.weight_hh_l1 *= 2
+    part = Double()
+    chains.append(layer, "weight_hh_l1", part)
+    again = copy.deepcopy(layer)
+    for model in (layer, again, copy.deepcopy(again)):
+        assert torch.equal(model(inputs)[0], doubled(inputs)[0])
+    again(inputs)[0].sum().backward()
+    assert again.parametrizations.weight_hh_l1.original.grad.any()
+    assert copy.deepcopy([again, again])[0] is not again
+    pair = copy.deepcopy([again, again])
+    assert pair[0] is pair[1]
+    chains.detach(layer, "weight_hh_l1", part)
+    assert torch.equal(layer(inputs)[0], plain)
+    assert torch.equal(again(inputs)[0], doubled(inputs)[0])
+
+
+def test_duplicate_copies_what_torch_left_behind():
+    layer = nn.Linear(3, 2)
+    torch_prune.l1_unstructured(layer, "weight", 2)
+    twin = chains.duplicate(layer)
+    inputs = torch.randn(4, 3)
+    assert torch.equal(twin(inputs), layer(inputs))
+    assert twin.weight_orig is not layer.weight_orig
+    with pytest.raises(RuntimeError):
+        copy.deepcopy(layer)
 
 
 def test_unknown_name_suggests_the_nearest():

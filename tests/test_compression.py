@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.nn.utils import prune as torch_prune
 
 import dwindle
 from dwindle import Coding, bind
@@ -204,6 +205,23 @@ def test_parametrizations_of_somebody_else_are_kept_exactly(tmp_path):
     fresh = nn.Sequential(parametrizations.spectral_norm(nn.Linear(70, 70)), nn.Linear(70, 70))
     dwindle.load_into(fresh, tmp_path / "x.dwz")
     assert torch.equal(fresh[1].weight, loaded["1.weight"])
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_hooks_of_torch_become_plain_zeros_unless_nothing_may_change(tmp_path, net, images, lossless):
+    torch_prune.l1_unstructured(net.wide, "weight", 0.9)
+    answer = net(images)
+    result = dwindle.compress(net, tmp_path / "x.dwz", lossless=lossless)
+    assert torch.equal(net(images), answer)
+    loaded = dwindle.load(result.path)
+    if lossless:
+        assert result.notes == ()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in net.state_dict().items())
+        return
+    assert result.notes == ("wide.weight: pruned before by torch.nn.utils.prune",)
+    assert "wide.weight_orig" not in loaded
+    assert not loaded["wide.weight"][~net.wide.weight_mask.bool()].any()
+    assert torch.allclose(dwindle.load_into(Net(), result.path).eval()(images), answer, atol=0.1)
 
 
 def test_settings_by_name_and_type_of_layer(tmp_path, net):

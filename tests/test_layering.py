@@ -23,6 +23,7 @@ ROWS = [
     {"cli"},
     {"report"},
     {"recipe", "phases", "pipeline", "outcome"},
+    {"search"},
     {"checkpoints"},
     {"compression", "loading"},
     {"calibrate"},

@@ -198,12 +198,6 @@ def test_refuses_what_does_not_fit(centroids, indices, message):
         set_codebook(module, "wieght", torch.zeros(1), torch.zeros(4))
 
 
-def test_refuses_recurrent_weights():
-    module = nn.LSTM(2, 3)
-    with pytest.raises(TensorError, match="weight_ih_l0: expected a weight outside"):
-        set_codebook(module, "weight_ih_l0", torch.zeros(1), torch.zeros(24, dtype=int))
-
-
 def ddp_steps(rank, world, rendezvous):
     """Two steps, a new codebook, two more: all ranks end with the same weights."""
     torch.set_num_threads(1)

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from dwindle.calibrate import Calibration
     from dwindle.checkpoints import compress_checkpoint
     from dwindle.code.plan import Coding
-    from dwindle.compression import Result, compress
+    from dwindle.compression import Result
     from dwindle.errors import DwindleError
     from dwindle.file import Archive
     from dwindle.file import Archive as open
     from dwindle.loading import load, load_into
+    from dwindle.search.entry import compress
 
 __version__ = "0.2.0"
 __all__ = [
@@ -40,7 +41,7 @@ _HOMES = {
     "Coding": "code.plan",
     "DwindleError": "errors",
     "Result": "compression",
-    "compress": "compression",
+    "compress": "search.entry",
     "compress_checkpoint": "checkpoints",
     "load": "loading",
     "load_into": "loading",

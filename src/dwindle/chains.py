@@ -6,6 +6,7 @@ A parametrized tensor keeps the name it would have without parametrizations ("fc
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable, Iterator
 
@@ -63,10 +64,9 @@ def owners(model: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
 def weights(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """The weights of a model that stages change unless something else is asked for.
 
-    All float parameters of two or more dimensions (linear, convolution, embedding, attention and such of
-    your own), except biases and the scales of norms. Weights of `nn.RNN`, `nn.LSTM` and `nn.GRU` are left
-    out: these modules hold on to computed weights, so that a parametrized one cannot be copied. A tied
-    tensor appears once, under the first of its names.
+    All float parameters of two or more dimensions (linear, convolution, embedding, attention, recurrent and
+    such of your own), except biases and the scales of norms. A tied tensor appears once, under the first of
+    its names.
 
     Returns:
         (owner, attribute) by full tensor name, in the model's order.
@@ -101,6 +101,19 @@ def chain(module: nn.Module, name: str) -> list[nn.Module]:
     return list(_links(module, name)) if parametrize.is_parametrized(module, name) else []
 
 
+def duplicate(model: nn.Module) -> nn.Module:
+    """A deepcopy, also of modules that hold on to tensors they computed, which torch does not copy.
+
+    `torch.nn.utils.prune` leaves such tensors behind; in the copy they are values without a history.
+    """
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
+
+
 def append(module: nn.Module, name: str, part: nn.Module) -> None:
     """Put a parametrization at the end of the chain of `module.name`.
 
@@ -114,6 +127,8 @@ def append(module: nn.Module, name: str, part: nn.Module) -> None:
         module._parameters[name] = nn.Parameter(parameter.detach(), parameter.requires_grad)
     # unsafe: shapes and dtypes are the caller's to check; torch's check computes the whole tensor.
     parametrize.register_parametrization(module, name, part, unsafe=True)
+    if isinstance(module, nn.RNNBase):
+        type(module).__deepcopy__ = _copy_recurrent  # type: ignore[attr-defined] # the class is its own
     links = _links(module, name)
     if parameter is not None and links.is_tensor:
         parameter.data = links.original.data
@@ -151,7 +166,7 @@ def flatten(module: nn.Module, name: str) -> None:
 
 def _is_weight(module: nn.Module, name: str, tensor: Tensor) -> bool:
     # All other norms of torch have 1-D parameters.
-    if isinstance(module, (nn.RNNBase, nn.LayerNorm, nn.RMSNorm)) or "bias" in name or is_lazy(tensor):
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or "bias" in name or is_lazy(tensor):
         return False
     return tensor.ndim >= 2 and str(tensor.dtype).removeprefix("torch.") in SHAREABLE
 
@@ -172,3 +187,18 @@ def _own_class(module: nn.Module) -> None:
         shared = type(module)
         body = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
         module.__class__ = type(shared.__name__, shared.__bases__, body)
+
+
+def _copy_recurrent(module: nn.RNNBase, memo: dict[int, object]) -> nn.RNNBase:
+    """Deepcopy a parametrized `nn.RNN`, `nn.LSTM` or `nn.GRU`.
+
+    These hold on to the weights they last computed, which torch does not copy; they find them again.
+    """
+    if id(module) in memo:
+        return memo[id(module)]  # type: ignore[return-value]
+    replica = module.__new__(type(module))
+    memo[id(module)] = replica
+    held = ("_flat_weights", "_flat_weight_refs")
+    replica.__dict__ = copy.deepcopy({k: v for k, v in vars(module).items() if k not in held}, memo)
+    replica._init_flat_weights()
+    return replica

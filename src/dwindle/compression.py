@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from dwindle.file.writer import check_metadata
 from dwindle.io.torch_file import to_raw
 from dwindle.prune import Mask, prune
 from dwindle.prune.apply import by_tensor
+from dwindle.prune.found import adopt_hooks
 from dwindle.records import Raw, to_storage
 from dwindle.rounding import significant_bits
 from dwindle.share import Codebook, Signal, get_codebook, share, share_levels, step_sizes
@@ -44,6 +44,25 @@ Train = Callable[[nn.Module], None]
 
 
 @dataclass(frozen=True)
+class Step:
+    """A file that a search tried.
+
+    Attributes:
+        setting: what it was made with, such as `survivors` and `bits`.
+        size: bytes of the file.
+        score: what `evaluate` said of the model as read from it; None if it was not asked.
+        holds: whether it keeps to what was asked for.
+        passes: passes of training that had gone into it.
+    """
+
+    setting: Mapping[str, float]
+    size: int
+    score: float | None
+    holds: bool
+    passes: int = 0
+
+
+@dataclass(frozen=True)
 class Result:
     """What a compression made.
 
@@ -56,6 +75,9 @@ class Result:
         reference_score: what `evaluate` said of the model before.
         score: what `evaluate` said of the model as it is read from the file.
         kept: those of `skipped` that the file holds all the same, to write the checkpoint again.
+        steps: what a search tried, in order.
+        evaluations: how often a search called `evaluate`.
+        passes: how often it called `train`.
     """
 
     path: Path
@@ -66,6 +88,9 @@ class Result:
     reference_score: float | None = None
     score: float | None = None
     kept: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    evaluations: int = 0
+    passes: int = 0
 
     @property
     def size(self) -> int:
@@ -99,7 +124,8 @@ def compress(
 ) -> Result:
     """Prune, share and code a copy of a model, write it, and prove that the file holds it.
 
-    Masks and codebooks the model has already are kept as they are; only what has no codebook yet is shared.
+    Masks and codebooks the model has already are kept as they are, those of `torch.nn.utils.prune` too, which
+    become part of the weights; only what has no codebook yet is shared.
     Tensors with NaN, infinite or huge (over 1e150) values, and those with parametrizations of somebody
     else's, are kept exactly, and noted.
 
@@ -140,13 +166,14 @@ def compress(
     bind.check(model)
     if lossless:
         sparsity, bits = None, {}
-    small = copy.deepcopy(model)
+    small = chains.duplicate(model)
+    hooked = {} if lossless else adopt_hooks(small)
     shares = {} if sparsity is None else by_tensor(small, _targets(small, sparsity, least(min_elements)))
     # What a key asks for is done whatever its size.
     fewest = 1 if isinstance(bits, Mapping) else least(min_elements, levels=bits is None)
     widths = bits_by_tensor(small, 1 if bits is None else bits, fewest)
     owners = {name: (module, attribute) for name, module, attribute in chains.named_tensors(small)}
-    reasons = {name: _why_exact(*owner) for name, owner in owners.items() if name in shares or name in widths}
+    reasons = {name: why_exact(*owner) for name, owner in owners.items() if name in shares or name in widths}
     exact = {name: reason for name, reason in reasons.items() if reason}
     reference_score = None if evaluate is None else evaluate(model)
     if sparsity is not None:
@@ -171,13 +198,23 @@ def compress(
     write(path, bind.to_records(small), coding=coding, metadata=metadata, force=force)
     with Archive(path, max_bytes=None) as archive:
         book = ledger(archive)
-        score = None
-        if evaluate is not None:
-            loaded = bind.unparametrized(small)
-            bind.load_records(loaded, {name: archive.record(name) for name in archive}, str(path))
-            score = evaluate(loaded)
-    notes = tuple(f"{name}: kept exactly: {reason}" for name, reason in exact.items())
-    return Result(path, book, notes, (), small, reference_score, score)
+        score = None if evaluate is None else evaluate(read_back(small, archive, str(path)))
+    notes = [f"{name}: pruned before by torch.nn.utils.prune" for name in hooked]
+    notes += [f"{name}: kept exactly: {reason}" for name, reason in exact.items()]
+    return Result(path, book, tuple(notes), (), small, reference_score, score)
+
+
+def read_back(model: nn.Module, archive: Archive, source: str) -> nn.Module:
+    """A model with the values a file has, without masks and codebooks.
+
+    Args:
+        model: what the file was written from; not changed.
+        archive: the file, opened.
+        source: its name, for errors.
+    """
+    loaded = bind.unparametrized(model)
+    bind.load_records(loaded, {name: archive.record(name) for name in archive}, source)
+    return loaded
 
 
 def least(min_elements: int | None, *, levels: bool = False) -> int:
@@ -201,7 +238,7 @@ def _targets(
     return settings.resolve(sparsity, dimensions)
 
 
-def _why_exact(module: nn.Module, name: str) -> str | None:
+def why_exact(module: nn.Module, name: str) -> str | None:
     """What keeps a tensor of a model from being pruned and shared."""
     for link in chains.chain(module, name):
         # Its own tensors are what has to be in the file; and computing the weight may change them.

@@ -70,3 +70,7 @@ class RunError(DwindleError):
 
 class VerificationError(DwindleError):
     """A check that failed: what was decoded is not what was encoded, or not what it is compared with."""
+
+
+class SearchError(DwindleError):
+    """A search that found no file as asked for; the text says what came nearest."""

@@ -61,8 +61,6 @@ def set_mask(module: nn.Module, name: str, mask: Tensor) -> None:
     """
     holders = chains.owners(module, name)
     original = chains.source(*holders[0])
-    if any(isinstance(holder, nn.RNNBase) for holder, _ in holders):
-        raise TensorError(f"{name}: expected a weight outside nn.RNN, nn.LSTM and nn.GRU, got one of theirs")
     shape = chains.effective(*holders[0]).shape
     if mask.dtype != torch.bool or mask.shape != shape:
         got = f"{list(mask.shape)} as {mask.dtype}"

@@ -53,8 +53,6 @@ def set_codebook(module: nn.Module, name: str, centroids: Tensor, indices: Tenso
         TensorError: if there is no such tensor, or the codebook or the indices do not fit it.
     """
     owners = chains.owners(module, name)
-    if any(isinstance(owner, nn.RNNBase) for owner, _ in owners):
-        raise TensorError(f"{name}: expected a weight outside nn.RNN, nn.LSTM and nn.GRU, got one of theirs")
     weight = chains.source(*owners[0])
     elements = chains.effective(*owners[0]).numel()
     if centroids.ndim != 1 or not weight.is_floating_point():

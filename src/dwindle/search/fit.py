@@ -1,0 +1,112 @@
+"""The search for the most accurate file of a size with training: many coarse weights, or fewer finer ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from dwindle.compression import Train
+from dwindle.search.thresholds import Thresholds
+from dwindle.search.trainee import Trainee
+from dwindle.search.trial import Trial
+
+BITS = (3, 4, 5)
+"""Bits that are tried, the coarsest first: its weights need not be removed so far."""
+
+PRUNING = 0.5
+"""Share of the passes in which weights are removed."""
+
+MARGIN = 0.98
+"""Share of the limit to prune to: what is trained after that is a little larger or smaller."""
+
+BITS_A_SURVIVOR = 8
+"""Rough bits of a survivor, from which the number of rounds is planned."""
+
+SMALLEST, LARGEST = 0.04, 0.3
+"""Shares of the survivors that a round may remove."""
+
+
+@dataclass
+class Progress:
+    """Where a search stands.
+
+    Attributes:
+        phase: removing weights, training what is pruned, or what is shared.
+        fits: name of the level whose size at some bits is right, by these bits.
+        at: place in `BITS` of what is trained.
+    """
+
+    phase: Literal["prune", "train", "share", "done"] = "prune"
+    fits: dict[str, str] = field(default_factory=dict)
+    at: int = 0
+
+
+def search_fit(trial: Trial, train: Train, thresholds: Thresholds, max_passes: int) -> None:
+    """Find the most accurate file of at most a limit. After every pass of training all is kept.
+
+    Args:
+        trial: measures, and remembers.
+        train: one pass.
+        thresholds: which weights matter.
+        max_passes: most passes of training.
+    """
+    _Fit(trial, train, thresholds, max_passes).run()
+
+
+class _Fit:
+    def __init__(self, trial: Trial, train: Train, thresholds: Thresholds, max_passes: int) -> None:
+        self.trial, self.thresholds, self.max_passes = trial, thresholds, max_passes
+        self.limit = trial.goal.limit or 1
+        self.at = Progress(**trial.work.position.get("fit", {}))
+        self.trainee = Trainee(trial, train, thresholds)
+        rounds = max(int(max_passes * PRUNING), 1)
+        ratio = 8 * self.limit / BITS_A_SURVIVOR / max(thresholds.survivors, 1)
+        self.fraction = min(max(1 - min(ratio, 1.0) ** (1 / rounds), SMALLEST), LARGEST)
+
+    def run(self) -> None:
+        while self.at.phase != "done":
+            {"prune": self._prune, "train": self._train, "share": self._share}[self.at.phase]()
+            self.trainee.save({"fit": asdict(self.at)})
+
+    def _prune(self) -> None:
+        """Remove a round, and keep a level for all bits at which it fits now."""
+        at, trainee = self.at, self.trainee
+        missing = [bits for bits in BITS if str(bits) not in at.fits]
+        while missing and trainee.measure(missing[0], share=True, scored=False).size <= self.limit * MARGIN:
+            at.fits[str(missing.pop(0))] = trainee.keep_level(len(BITS))
+        spent = self.trial.passes >= self.max_passes * PRUNING and at.fits
+        if not missing or spent or trainee.survivors == 1:
+            at.phase = "train" if at.fits else "done"
+            if at.fits:
+                trainee.back_to(at.fits[str(BITS[0])])
+            return
+        before = trainee.survivors or self.thresholds.survivors
+        trainee.remove_to(max(math.floor(before * (1 - self.fraction)), 1))
+        if self.trial.passes < self.max_passes:
+            trainee.run_pass()
+
+    def _train(self) -> None:
+        """Train what is pruned; then share it."""
+        if self.trainee.tries < self._passes_each(2 / 3):
+            self.trainee.run_pass()
+            return
+        self.trainee.share(BITS[self.at.at])
+        self.trainee.measure(BITS[self.at.at], share=False)
+        self.at.phase = "share"
+
+    def _share(self) -> None:
+        """Train what is shared; then turn to the next bits."""
+        at, trainee = self.at, self.trainee
+        if trainee.tries < self._passes_each(1 / 3):
+            trainee.run_pass()
+            trainee.measure(BITS[at.at], share=False)
+            return
+        at.at += 1
+        at.phase = "train" if at.at < len(at.fits) else "done"
+        if at.phase == "train":
+            trainee.back_to(at.fits[str(BITS[at.at])])
+
+    def _passes_each(self, share: float) -> int:
+        """Passes for a part of the work on each of the levels."""
+        return int(self.max_passes * (1 - PRUNING) / max(len(self.at.fits), 1) * share)

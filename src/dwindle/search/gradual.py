@@ -1,0 +1,160 @@
+"""The search for the smallest file with training: prune until the score falls, recover, go on; then share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from dwindle.compression import Train
+from dwindle.search.thresholds import Thresholds
+from dwindle.search.trainee import Trainee
+from dwindle.search.trial import Trial
+
+WIDE = 6
+"""Bits at which a pruned network is scored: codebooks of so many cost next to nothing untrained."""
+
+NARROW = 2
+"""Fewest bits tried."""
+
+FRACTION = 0.08
+"""Share of the survivors that a round removes. Networks recover from small rounds, not from large ones."""
+
+SLACK = 2.0
+"""How far under the floor a network may be and still be pruned on, in greatest drops: a pass after a round is
+not all that training can do."""
+
+PATIENCE = 14
+"""Passes of training in which a pruned network may come back over the floor."""
+
+SHARE_PATIENCE = 6
+"""Passes in which a shared one may."""
+
+RESERVED = 0.25
+"""Share of the passes that is kept for sharing."""
+
+LEVELS = 8
+"""Pruned networks that are kept to go back to."""
+
+
+@dataclass
+class Progress:
+    """Where a search stands.
+
+    Attributes:
+        phase: removing weights, training a pruned network back over the floor, or sharing.
+        least: weights at which it stops to remove more, and trains.
+        failed: weights with which the floor could not be held; 0 before that happened.
+        bits: of the sharing that is tried.
+        level: place of the level that is shared.
+        fresh: whether that is still to be done.
+    """
+
+    phase: Literal["prune", "recover", "share", "done"] = "prune"
+    least: int = 1
+    failed: int = 0
+    bits: int = WIDE - 1
+    level: int = 0
+    fresh: bool = True
+
+
+def search_gradually(trial: Trial, train: Train, thresholds: Thresholds, max_passes: int) -> None:
+    """Find the smallest file that holds a floor. After every pass of training all is kept.
+
+    Args:
+        trial: measures, and remembers.
+        train: one pass.
+        thresholds: which weights matter.
+        max_passes: most passes of training.
+
+    Zhu and Gupta 2017 prune gradually while they train; Han et al. 2016, section 3, train what is shared.
+    """
+    _Gradual(trial, train, thresholds, max_passes).run()
+
+
+class _Gradual:
+    def __init__(self, trial: Trial, train: Train, thresholds: Thresholds, max_passes: int) -> None:
+        self.trial, self.thresholds, self.max_passes = trial, thresholds, max_passes
+        self.at = Progress(**trial.work.position.get("gradual", {}))
+        self.trainee = Trainee(trial, train, thresholds)
+
+    def run(self) -> None:
+        while self.at.phase != "done":
+            {"prune": self._prune, "recover": self._recover, "share": self._share}[self.at.phase]()
+            self.trainee.save({"gradual": asdict(self.at)})
+
+    def _prune(self) -> None:
+        """Remove some weights and train a pass, and stop where the score falls too low."""
+        at, trainee = self.at, self.trainee
+        left = trainee.survivors * (1 - FRACTION) if trainee.survivors else self.thresholds.survivors
+        trainee.remove_to(max(round(left), at.least))
+        before = self.trial.steps[-1].score if self.trial.steps else None
+        trainee.run_pass()
+        step = trainee.measure(WIDE, share=True)
+        # A single low score may be noise.
+        low = [score for score in (before, step.score) if score is not None]
+        goal = self.trial.goal
+        if trainee.survivors <= at.least or not sum(low) / len(low) >= goal.floor - SLACK * goal.max_drop:
+            at.phase = "recover"
+        if step.holds:
+            self._hold()
+        self._end_pruning()
+
+    def _recover(self) -> None:
+        """Train a pass; once the floor is held, go on removing; if it never is, go back."""
+        at, trainee = self.at, self.trainee
+        trainee.run_pass()
+        if trainee.measure(WIDE, share=True).holds:
+            self._hold()
+        elif trainee.tries > PATIENCE:
+            at.failed = trainee.survivors
+            trainee.back_to(next(reversed(trainee.levels), ""))
+            self._aim()
+        self._end_pruning()
+
+    def _hold(self) -> None:
+        """Keep the average as a level, and go on to remove weights."""
+        self.trainee.keep_level(LEVELS)
+        self._aim()
+
+    def _aim(self) -> None:
+        """Set how far to remove: halfway, by ratio, between what held and what failed."""
+        at, held = self.at, self.trainee.survivors or self.thresholds.survivors
+        at.phase = "prune"
+        if at.failed:
+            at.least = round(math.sqrt(held * at.failed))
+            if at.least > held * (1 - FRACTION):
+                at.phase = "share"
+
+    def _end_pruning(self) -> None:
+        """Turn to sharing when it is time, or end if there is nothing to share."""
+        at, levels = self.at, self.trainee.levels
+        spent = self.trial.passes >= self.max_passes * (1 - RESERVED)
+        if at.phase == "share" or spent or self.trainee.survivors == 1:
+            at.phase, at.fresh, at.level = ("share" if levels else "done"), True, len(levels) - 1
+
+    def _share(self) -> None:
+        """Share a level, or train what is shared, and see what to do next.
+
+        From the fewest survivors and the most bits, a step is to fewer bits after a success, and to more
+        survivors after a failure; what would not be smaller than the best is not trained.
+        """
+        at, trainee = self.at, self.trainee
+        best = self.trial.best
+        if at.fresh:
+            trainee.back_to([*trainee.levels][at.level])
+            trainee.share(at.bits)
+        else:
+            trainee.run_pass()
+        step = trainee.measure(at.bits, share=False)
+        at.fresh = True
+        if step.holds or (best is not None and step.size >= self.trial.steps[best].size):
+            at.bits -= 1
+        elif trainee.tries < SHARE_PATIENCE:
+            at.fresh = False
+        elif at.level > 0:
+            at.level -= 1
+        else:
+            at.bits -= 1
+        if at.bits < NARROW or self.trial.passes >= self.max_passes:
+            at.phase = "done"
