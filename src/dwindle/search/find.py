@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from typing import Any
 from torch import nn
 
 from dwindle import atomic, bind, chains
-from dwindle.calibrate import Calibration
-from dwindle.calibrate import calibrate as calibrated_levels
+from dwindle.calibrate import Calibration, Measured
 from dwindle.code.plan import Coding
 from dwindle.compression import CALIBRATED_QUALITY, QUALITY, Evaluate, Result, Train
 from dwindle.errors import SearchError
@@ -159,9 +158,8 @@ def _run(
         make, first = partial(_at_quality, targets), QUALITY
         if calibrate is not None:
             given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
-            # Each quality looks at the inputs anew.
-            given = replace(given, batches=list(given.batches))
-            make, first = partial(_calibrated, targets, given), CALIBRATED_QUALITY
+            measured = Measured(targets.model, _unshared(targets), given)
+            make, first = partial(_calibrated, targets, measured), CALIBRATED_QUALITY
         search_setting(trial, Setting("dB", make, significant_bits, LOWEST, HIGHEST, first, UNIT))
     if trial.best is None:
         trial.measure(targets.model, {"lossless": 1}, vectors=None)
@@ -177,10 +175,10 @@ def _at_quality(targets: Targets, quality: float) -> nn.Module:
     return small
 
 
-def _calibrated(targets: Targets, calibration: Calibration, quality: float) -> nn.Module:
+def _calibrated(targets: Targets, measured: Measured, quality: float) -> nn.Module:
     """Likewise, rounded for the outputs on given inputs."""
     small = chains.duplicate(targets.model)
-    calibrated_levels(small, _unshared(targets), quality, calibration)
+    measured.round(small, quality)
     return small
 
 
