@@ -45,6 +45,7 @@ NNCODEC ?= .peers/nncodec/bin/python
 results: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.lenets lenet-300-100-paper --json results/lenet-300-100-paper.json
 	$(BIN)/python -m benchmarks.lenets lenet-5-paper --json results/lenet-5-paper.json
+	$(BIN)/python -m benchmarks.bound --json results/bound-lenet-300-100.json
 	$(BIN)/python -m benchmarks.networks --network alexnet --json results/alexnet.json
 	$(BIN)/python -m benchmarks.networks --network vgg-16 --json results/vgg-16.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kmeans --json results/kmeans.json

@@ -27,7 +27,7 @@ from dwindle.search.show import shown
 from dwindle.search.targets import Targets, Tensors, choose
 from dwindle.search.thresholds import Thresholds, analyse
 from dwindle.search.trial import Goal, Trial
-from dwindle.search.work import Work, fingerprint
+from dwindle.search.work import Work, digest, fingerprint
 from dwindle.share import Signal, get_codebook, share_levels, step_sizes
 from dwindle.share.apply import array_of
 
@@ -112,7 +112,9 @@ def search(
         "coding": None if coding is None else asdict(coding),
         "metadata": dict(metadata or {}),
     }
-    folder = Work(Path(work) if work is not None else path.with_name(f"{path.name}.search"), about)
+    # Another search has another folder: of two that were stopped, neither is in the way of the other.
+    beside = path.with_name(f"{path.name}.search-{digest(about)}")
+    folder = Work(beside if work is None else Path(work), about)
     with shown(None if train is None else max_passes, quiet=quiet) as report:
         trial = Trial(targets, Goal(limit=target_size), evaluate, folder, coding, metadata or {}, report)
         reference = None if evaluate is None else _reference(trial, model)

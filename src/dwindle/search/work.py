@@ -137,6 +137,11 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def digest(about: Mapping[str, Any]) -> str:
+    """Eight digits that tell searches apart."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def _owner(key: str) -> str:
     """The tensor a key of a state dict belongs to."""
     path, found, rest = key.rpartition("parametrizations.")
