@@ -18,6 +18,9 @@ from torch.overrides import TorchFunctionMode
 MOST_INPUTS = 8192
 """Layers whose rows have more weights are not observed: their moments would take over half a gigabyte."""
 
+LEAST_POSITIONS = 1024
+"""Positions of a batch that are taken where there are more; four times the weights of a row if that is more."""
+
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d)
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
@@ -86,8 +89,9 @@ class Observer(TorchFunctionMode):
         if width > MOST_INPUTS or not out.is_floating_point():
             return
         inputs = given["input"].detach()
-        rows = inputs.reshape(1, -1, width) if linear else _patches(inputs, given, groups)
-        rows = self._some(rows, max(1024, 4 * width)).float()
+        most = max(LEAST_POSITIONS, 4 * width)
+        rows = self._rows(inputs, width, most) if linear else self._patches(inputs, given, groups, most)
+        rows = rows.float()
         if name not in self.moments:
             empty = torch.zeros(groups, width, width, dtype=torch.float64, device=weight.device)
             self.moments[name] = Moments(empty, 0, torch.zeros(len(weight), dtype=torch.float64))
@@ -99,21 +103,35 @@ class Observer(TorchFunctionMode):
             others = [dimension for dimension in range(out.ndim) if dimension != channel]
 
             def collect(gradient: Tensor) -> None:
-                square = gradient.detach().double().square()
-                seen.gradients += (square.sum(others) if others else square).cpu()
+                square = gradient.detach().square()
+                seen.gradients += (square.sum(others, dtype=torch.float64) if others else square).cpu()
 
             out.register_hook(collect)  # type: ignore[no-untyped-call]
 
-    def _some(self, rows: Tensor, most: int) -> Tensor:
-        """At most so many positions of (G, positions, J)."""
-        if rows.shape[1] <= most:
-            return rows
-        chosen = torch.randint(rows.shape[1], (most,), generator=self._generator)
-        return rows[:, chosen.to(rows.device)]
+    def _rows(self, inputs: Tensor, width: int, most: int) -> Tensor:
+        """What each output of a linear map is computed from, at most so many, shape (1, positions, J)."""
+        rows = inputs.reshape(-1, width)
+        chosen = self._some(len(rows), most)
+        return (rows if chosen is None else rows[chosen.to(rows.device)])[None]
+
+    def _patches(self, inputs: Tensor, given: Mapping[str, Any], groups: int, most: int) -> Tensor:
+        """What outputs of a convolution are computed from, at most so many, shape (G, positions, J)."""
+        columns = _columns(inputs, given)
+        batch, rows, places = columns.shape
+        # Chosen before they are copied: there may be ten thousand times as many.
+        chosen = self._some(places, -(-most // batch))
+        if chosen is not None:
+            columns = columns[:, :, chosen.to(columns.device)]
+        width = rows // groups
+        return columns.view(batch, groups, width, -1).permute(1, 0, 3, 2).reshape(groups, -1, width)
+
+    def _some(self, count: int, most: int) -> Tensor | None:
+        """Which of so many positions to take; None for all."""
+        return None if count <= most else torch.randint(count, (most,), generator=self._generator)
 
 
-def _patches(inputs: Tensor, given: Mapping[str, Any], groups: int) -> Tensor:
-    """What each output of a convolution is computed from, shape (G, positions, J)."""
+def _columns(inputs: Tensor, given: Mapping[str, Any]) -> Tensor:
+    """The patches a convolution multiplies with, shape (batch, channels times kernel, places)."""
     weight = given["weight"]
     sides = weight.ndim - 2
     stride, dilation = _each(given.get("stride", 1), sides), _each(given.get("dilation", 1), sides)
@@ -125,13 +143,12 @@ def _patches(inputs: Tensor, given: Mapping[str, Any], groups: int) -> Tensor:
         ends = [end for total in reversed(whole) for end in (total // 2, total - total // 2)]
         inputs, padding = F.pad(inputs, ends), 0
     padding = _each(0 if padding == "valid" else padding, sides)
+    if set(kernel) == set(stride) == {1} and not any(padding):
+        return inputs.flatten(2)
     if sides == 1:
         inputs = inputs[:, :, None]
         kernel, stride, dilation, padding = (1, *kernel), (1, *stride), (1, *dilation), (0, *padding)
-    columns = F.unfold(inputs, kernel, dilation, padding, stride)
-    batch, rows, places = columns.shape
-    width = rows // groups
-    return columns.view(batch, groups, width, places).permute(1, 0, 3, 2).reshape(groups, -1, width)
+    return F.unfold(inputs, kernel, dilation, padding, stride)
 
 
 def _each(value: Any, sides: int) -> tuple[int, ...]:
