@@ -19,7 +19,7 @@ MOST_INPUTS = 8192
 """Layers whose rows have more weights are not observed: their moments would take over half a gigabyte."""
 
 LEAST_POSITIONS = 1024
-"""Positions of a batch that are taken where there are more; four times the weights of a row if that is more."""
+"""Positions of a batch that are taken where there are more; or four times the weights of a row."""
 
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d)
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
