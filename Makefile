@@ -39,6 +39,8 @@ bench: $(VENV)/.bench
 SONGHAN ?= data/songhan
 EFFICIENTNET ?= data/efficientnet-lite0.safetensors
 MINILM ?= data/minilm.safetensors
+SENTENCES ?= data/minilm
+PICTURES ?= data/imagenet-sample
 ZIPNN ?= .peers/zipnn/bin/python
 NNCODEC ?= .peers/nncodec/bin/python
 
@@ -56,6 +58,9 @@ results: $(VENV)/.bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lossless $(MINILM) --peer $(ZIPNN) --json results/lossless-minilm.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.lossless $(EFFICIENTNET) --peer $(ZIPNN) \
 		--json results/lossless-efficientnet-lite0.json
+	$(BIN)/python -m benchmarks.efficientnet --images $(PICTURES) --peer $(NNCODEC) \
+		--json results/efficientnet-lite0.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sentences $(SENTENCES) --json results/sentences.json
 	$(BIN)/python -m benchmarks.fuzz --files 1000000 --json results/fuzz.json
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m benchmarks.fuzz --files 50000 --seed 1 --json results/fuzz-boundscheck.json
 	$(BIN)/python -m benchmarks.stream --json results/stream.json

@@ -28,7 +28,7 @@ from dwindle.io.torch_file import to_tensor
 COMMAND = "python -m benchmarks.sentences FOLDER --json results/sentences.json"
 MODULES = ("json", "collections", "argparse", "pathlib", "email", "logging", "unittest", "decimal", "asyncio")
 SENTENCES, LAYERS, HEADS = 500, 6, 12
-QUALITIES = (30.0, 25.0, 20.0, 15.0)
+QUALITIES = (30.0, 25.0, 20.0)
 
 
 def sentences() -> list[str]:
