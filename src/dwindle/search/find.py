@@ -25,7 +25,6 @@ from dwindle.search.gradual import search_gradually
 from dwindle.search.setting import Setting, search_setting
 from dwindle.search.show import shown
 from dwindle.search.targets import Targets, Tensors, choose
-from dwindle.search.thresholds import Thresholds, analyse
 from dwindle.search.trial import Goal, Trial
 from dwindle.search.work import Work, digest, fingerprint
 from dwindle.share import Signal, get_codebook, share_levels, step_sizes
@@ -36,9 +35,6 @@ MAX_PASSES = 100
 
 LOWEST, HIGHEST, UNIT = 0.0, 60.0, 0.5
 """Qualities that are searched, in dB: from where nothing is left of most networks to where none can tell."""
-
-VISIBLE = 10.0
-"""Drop, in greatest drops, at which the sensitivity of tensors is measured."""
 
 POOR = 6.0
 """Rate under which what training came to is compared with what can be done without it."""
@@ -151,9 +147,9 @@ def _run(
     goal, targets = trial.goal, trial.targets
     if train is not None and targets.names and max_passes > 0:
         if goal.limit is None:
-            search_gradually(trial, train, _analysis(trial), max_passes)
+            search_gradually(trial, train, max_passes)
         else:
-            search_fit(trial, train, _analysis(trial), max_passes)
+            search_fit(trial, train, max_passes)
     total = original_bytes(bind.to_records(targets.model))
     found = [step.size for step in trial.steps if step.holds and "survivors" in step.setting]
     if not found or (goal.limit is None and min(found) * POOR > total):
@@ -186,20 +182,6 @@ def _calibrated(targets: Targets, measured: Measured, quality: float) -> nn.Modu
 
 def _unshared(targets: Targets) -> list[str]:
     return [name for name in targets.names if get_codebook(targets.model, name) is None]
-
-
-def _analysis(trial: Trial) -> Thresholds:
-    """Which weights matter."""
-    goal = trial.goal
-    harmless = max(goal.max_drop, abs(goal.reference) / 1000)
-    return analyse(
-        trial.targets.model,
-        trial.targets.names,
-        trial.score,
-        reference=goal.reference,
-        harmless=harmless,
-        visible=VISIBLE * harmless,
-    )
 
 
 def _reference(trial: Trial, model: nn.Module) -> float:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from dwindle.compression import Train
-from dwindle.search.thresholds import Thresholds
 from dwindle.search.trainee import Trainee
 from dwindle.search.trial import Trial
 
@@ -42,27 +41,23 @@ class Progress:
     at: int = 0
 
 
-def search_fit(trial: Trial, train: Train, thresholds: Thresholds, max_passes: int) -> None:
+def search_fit(trial: Trial, train: Train, max_passes: int) -> None:
     """Find the most accurate file of at most a limit. After every pass of training all is kept.
 
     Args:
         trial: measures, and remembers.
         train: one pass.
-        thresholds: which weights matter.
         max_passes: most passes of training.
     """
-    _Fit(trial, train, thresholds, max_passes).run()
+    _Fit(trial, train, max_passes).run()
 
 
 class _Fit:
-    def __init__(self, trial: Trial, train: Train, thresholds: Thresholds, max_passes: int) -> None:
-        self.trial, self.thresholds, self.max_passes = trial, thresholds, max_passes
+    def __init__(self, trial: Trial, train: Train, max_passes: int) -> None:
+        self.trial, self.max_passes = trial, max_passes
         self.limit = trial.goal.limit or 1
         self.at = Progress(**trial.work.position.get("fit", {}))
-        self.trainee = Trainee(trial, train, thresholds)
-        rounds = max(int(max_passes * PRUNING), 1)
-        ratio = 8 * self.limit / BITS_A_SURVIVOR / max(thresholds.survivors, 1)
-        self.fraction = min(max(1 - min(ratio, 1.0) ** (1 / rounds), SMALLEST), LARGEST)
+        self.trainee = Trainee(trial, train)
 
     def run(self) -> None:
         while self.at.phase != "done":
@@ -76,15 +71,18 @@ class _Fit:
         while missing and trainee.measure(missing[0], share=True, scored=False).size <= self.limit * MARGIN:
             at.fits[str(missing.pop(0))] = trainee.keep_level(len(BITS))
         spent = self.trial.passes >= self.max_passes * PRUNING and at.fits
-        if not missing or spent or trainee.survivors == 1:
+        gone = trainee.survivors <= 1 and not trainee.saliency.stale
+        if not missing or spent or gone:
             at.phase = "train" if at.fits else "done"
             if at.fits:
                 trainee.back_to(at.fits[str(BITS[0])])
             return
-        before = trainee.survivors or self.thresholds.survivors
-        trainee.remove_to(max(math.floor(before * (1 - self.fraction)), 1))
-        if self.trial.passes < self.max_passes:
+        if not trainee.saliency.stale:
+            trainee.remove_to(max(math.floor(trainee.survivors * (1 - self._fraction)), 1))
+        if self.trial.passes < self.max_passes or trainee.saliency.stale:
             trainee.run_pass()
+        if not trainee.saliency.squares:
+            at.phase = "done"
 
     def _train(self) -> None:
         """Train what is pruned; then share it."""
@@ -106,6 +104,13 @@ class _Fit:
         at.phase = "train" if at.at < len(at.fits) else "done"
         if at.phase == "train":
             trainee.back_to(at.fits[str(BITS[at.at])])
+
+    @property
+    def _fraction(self) -> float:
+        """Share of the survivors to remove in a round, so that the last round comes in time."""
+        rounds = max(int(self.max_passes * PRUNING) - self.trial.passes, 1)
+        ratio = 8 * self.limit / BITS_A_SURVIVOR / self.trainee.survivors
+        return min(max(1 - float(min(ratio, 1.0) ** (1 / rounds)), SMALLEST), LARGEST)
 
     def _passes_each(self, share: float) -> int:
         """Passes for a part of the work on each of the levels."""

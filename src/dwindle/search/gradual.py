@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from dwindle.compression import Train
-from dwindle.search.thresholds import Thresholds
 from dwindle.search.trainee import Trainee
 from dwindle.search.trial import Trial
 
@@ -17,8 +16,9 @@ WIDE = 6
 NARROW = 2
 """Fewest bits tried."""
 
-FRACTION = 0.08
-"""Share of the survivors that a round removes. Networks recover from small rounds, not from large ones."""
+FAST, SLOW = 0.2, 0.08
+"""Shares of the survivors that a round removes: while the floor is held, and below it. Networks recover from
+small rounds, not from large ones."""
 
 SLACK = 2.0
 """How far under the floor a network may be and still be pruned on, in greatest drops: a pass after a round is
@@ -58,25 +58,24 @@ class Progress:
     fresh: bool = True
 
 
-def search_gradually(trial: Trial, train: Train, thresholds: Thresholds, max_passes: int) -> None:
+def search_gradually(trial: Trial, train: Train, max_passes: int) -> None:
     """Find the smallest file that holds a floor. After every pass of training all is kept.
 
     Args:
         trial: measures, and remembers.
         train: one pass.
-        thresholds: which weights matter.
         max_passes: most passes of training.
 
     Zhu and Gupta 2017 prune gradually while they train; Han et al. 2016, section 3, train what is shared.
     """
-    _Gradual(trial, train, thresholds, max_passes).run()
+    _Gradual(trial, train, max_passes).run()
 
 
 class _Gradual:
-    def __init__(self, trial: Trial, train: Train, thresholds: Thresholds, max_passes: int) -> None:
-        self.trial, self.thresholds, self.max_passes = trial, thresholds, max_passes
+    def __init__(self, trial: Trial, train: Train, max_passes: int) -> None:
+        self.trial, self.max_passes = trial, max_passes
         self.at = Progress(**trial.work.position.get("gradual", {}))
-        self.trainee = Trainee(trial, train, thresholds)
+        self.trainee = Trainee(trial, train)
 
     def run(self) -> None:
         while self.at.phase != "done":
@@ -84,19 +83,23 @@ class _Gradual:
             self.trainee.save({"gradual": asdict(self.at)})
 
     def _prune(self) -> None:
-        """Remove some weights and train a pass, and stop where the score falls too low."""
-        at, trainee = self.at, self.trainee
-        left = trainee.survivors * (1 - FRACTION) if trainee.survivors else self.thresholds.survivors
-        trainee.remove_to(max(round(left), at.least))
-        before = self.trial.steps[-1].score if self.trial.steps else None
+        """Remove some weights and train a pass, and stop where the score falls too low.
+
+        Before the first round a pass shows which weights matter.
+        """
+        at, trainee, goal = self.at, self.trainee, self.trial.goal
+        last = self.trial.steps[-1] if self.trial.steps else None
+        before = None if last is None else last.score
+        if not trainee.saliency.stale:
+            share = FAST if last is not None and last.holds else SLOW
+            trainee.remove_to(max(math.floor(trainee.survivors * (1 - share)), at.least))
         trainee.run_pass()
         step = trainee.measure(WIDE, share=True)
         # A single low score may be noise.
         low = [score for score in (before, step.score) if score is not None]
-        goal = self.trial.goal
         if trainee.survivors <= at.least or not sum(low) / len(low) >= goal.floor - SLACK * goal.max_drop:
             at.phase = "recover"
-        if step.holds:
+        if step.holds or not trainee.saliency.squares:
             self._hold()
         self._end_pruning()
 
@@ -119,11 +122,11 @@ class _Gradual:
 
     def _aim(self) -> None:
         """Set how far to remove: halfway, by ratio, between what held and what failed."""
-        at, held = self.at, self.trainee.survivors or self.thresholds.survivors
-        at.phase = "prune"
-        if at.failed:
+        at, held = self.at, self.trainee.survivors
+        at.phase = "prune" if self.trainee.saliency.squares else "share"
+        if at.failed and held:
             at.least = round(math.sqrt(held * at.failed))
-            if at.least > held * (1 - FRACTION):
+            if at.least > held * (1 - SLOW):
                 at.phase = "share"
 
     def _end_pruning(self) -> None:

@@ -19,17 +19,17 @@ SIGNIFICANT = 8
 """Bits that are kept of biases, of the scales of norms and of the entries of codebooks."""
 
 
-def share_at(model: nn.Module, names: Sequence[str], bits: int, scale: Mapping[str, float]) -> None:
+def share_at(model: nn.Module, names: Sequence[str], bits: int, importance: Mapping[str, float]) -> None:
     """Share tensors in place, in the bytes that indices of `bits` bits would take in each.
 
-    Tensors get more or fewer bits as it lowers the squared error in units of `scale`. One that has no more
-    values than fit `bits` keeps its codebook.
+    Tensors get more or fewer bits as it lowers what squared errors cost. One that has no more values than fit
+    `bits` keeps its codebook.
 
     Args:
         model: changed in place.
         names: sharable tensors.
         bits: 2 to 8.
-        scale: by tensor name the magnitude that matters alike, positive.
+        importance: by tensor name what a squared error costs, positive.
     """
     owners = chains.weights(model)
     books = {name: get_codebook(model, name) for name in names}
@@ -39,7 +39,7 @@ def share_at(model: nn.Module, names: Sequence[str], bits: int, scale: Mapping[s
     widths = allocate(
         arrays,
         budget,
-        importance={name: scale[name] ** -2 for name in chosen},
+        importance={name: importance[name] for name in chosen},
         choices=range(min(bits, 2), min(bits + 2, 9)),
         init="optimal",
     )

@@ -10,8 +10,8 @@ from torch import nn
 
 from dwindle import chains
 from dwindle.compression import Step, Train
+from dwindle.search.saliency import Saliency
 from dwindle.search.sharing import round_books, share_at
-from dwindle.search.thresholds import Thresholds, prune_to
 from dwindle.search.trial import Trial
 
 WINDOW = 6
@@ -24,40 +24,45 @@ class Trainee:
     Args:
         trial: measures, and remembers.
         train: one pass.
-        thresholds: which weights matter.
 
     Attributes:
         model: the model that is trained.
         mean: average of what its latest passes ended with, all with the same masks and indices.
-        survivors: weights left in it; 0 before anything was removed.
+        survivors: weights left in it; 0 before a pass has shown what can be removed.
         tries: passes since weights were removed or shared.
         levels: survivors by the name of a snapshot to go back to.
+        saliency: what its weights matter, as far as passes have shown.
     """
 
-    def __init__(self, trial: Trial, train: Train, thresholds: Thresholds) -> None:
-        self.trial, self.train, self.thresholds = trial, train, thresholds
+    def __init__(self, trial: Trial, train: Train) -> None:
+        self.trial, self.train = trial, train
         kept: Mapping[str, Any] = trial.work.position.get("trainee", {})
         self.survivors, self.tries = kept.get("survivors", 0), kept.get("tries", 0)
         self.levels: dict[str, int] = dict(kept.get("levels", {}))
         self._new: dict[str, nn.Module] = {}
         self._serial = kept.get("serial", 0)
+        name = f"saliency-{self._serial}"
+        squares = trial.work.load_tensors(name) if self._serial else None
+        self.saliency = Saliency(squares, stale=kept.get("stale", True))
         # The model last, so that torch's random state is that of its snapshot.
         self.mean = self._load(f"mean-{self._serial}" if self._serial else "")
         self.model = self._load(f"model-at-{self._serial}" if self._serial else "", resume=True)
 
     def remove_to(self, survivors: int) -> None:
         """Remove the weights that matter least, until so many are left."""
-        self.survivors = prune_to(self.model, self.thresholds.scale, survivors)
+        self.survivors = self.saliency.prune_to(self.model, survivors)
         self.tries = 0
 
     def share(self, bits: int) -> None:
         """Share the model's tensors."""
-        share_at(self.model, self._names, bits, self.thresholds.scale)
+        share_at(self.model, self._names, bits, self.saliency.importance(self.model, self._names))
         self.mean, self.tries = chains.duplicate(self.model), 0
 
     def run_pass(self) -> None:
         """Train a pass, and average what passes since the last change of the model ended with."""
-        self.trial.train(self.train, self.model)
+        with self.saliency.watching(self.model, self._names):
+            self.trial.train(self.train, self.model)
+        self.survivors = self.survivors or self.saliency.left(self.model)
         self.tries += 1
         if self.tries == 1:
             self.mean = chains.duplicate(self.model)
@@ -68,7 +73,7 @@ class Trainee:
         """Measure the average, or, with `share`, a shared copy of it."""
         shared = chains.duplicate(self.mean)
         if share:
-            share_at(shared, self._names, bits, self.thresholds.scale)
+            share_at(shared, self._names, bits, self.saliency.importance(shared, self._names))
         round_books(shared, self.trial.targets.model, self._names)
         return self.trial.measure(shared, {"survivors": self.survivors, "bits": bits}, scored=scored)
 
@@ -82,10 +87,14 @@ class Trainee:
         return name
 
     def back_to(self, name: str) -> None:
-        """Work on a level again, or, without a name, on the model the search began with."""
+        """Work on a level again, or, without a name, on the model the search began with.
+
+        What weights matter is stale then: gradients of those removed since are not known.
+        """
         self.model = self._load(name)
         self.mean = chains.duplicate(self.model)
         self.survivors, self.tries = self.levels.get(name, 0), 0
+        self.saliency.stale = True
 
     def save(self, position: Mapping[str, Any]) -> None:
         """Keep all of it, and the caller's own position."""
@@ -94,10 +103,12 @@ class Trainee:
             "serial": self._serial,
             "survivors": self.survivors,
             "tries": self.tries,
+            "stale": self.saliency.stale,
             "levels": self.levels,
         }
         models = {f"mean-{self._serial}": self.mean, f"model-at-{self._serial}": self.model, **self._new}
-        names = [*models, *self.levels]
+        names = [*models, *self.levels, f"saliency-{self._serial}"]
+        self.trial.work.save_tensors(f"saliency-{self._serial}", self.saliency.squares)
         self.trial.save({"trainee": {**kept, "levels": self.levels, "names": names}, **position}, models)
         self._new = {}
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dwindle import atomic, bind, chains
 from dwindle.errors import OutputError, RunError
 from dwindle.records import Raw, Shared
-from dwindle.train import load_snapshot, read_model, save_snapshot
+from dwindle.train import load_snapshot, read_model, read_progress, save_snapshot
 
 
 class Work:
@@ -92,6 +92,24 @@ class Work:
         if not resume:
             torch.set_rng_state(now)
         return model
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors under a name until a position is saved that does not have it."""
+        holder = nn.Module()
+        for number, tensor in enumerate(tensors.values()):
+            holder.register_buffer(str(number), tensor)
+        save_snapshot(
+            self._snapshot(name),
+            model=holder,
+            optimizer=None,
+            generator=torch.Generator(),
+            progress={"names": list(tensors)},
+        )
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Tensors kept under a name."""
+        path = self._snapshot(name)
+        return dict(zip(read_progress(path)["names"], read_model(path).values(), strict=True))
 
     def remove(self) -> None:
         """Remove the folder and all that the search kept."""
