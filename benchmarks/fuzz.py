@@ -2,9 +2,11 @@
 
     python -m benchmarks.fuzz --files 1000000 --json results/fuzz.json
 
-Files that hold every feature of the format in small are changed in one to three places: half of them in their
-raw bytes, half in the header before the text model, or in what follows it, under checksums put right again. A
-process that dies, or takes longer than `SLOW` seconds for a file, is a finding too.
+Files that hold every feature of the format in small, and now and then one with tensors long enough for lanes
+and several pieces, are changed in one to three places: half of them in their raw bytes, half in the header
+before the text model, or in what follows it, under checksums put right again. A process that dies, or takes
+longer than `SLOW` seconds for a file, is a finding too; the file is tried again first, since a kernel may
+just have been compiled.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ import numpy as np
 
 from dwindle.code import text
 from dwindle.code.cursor import Cursor, prefixed, varint
-from dwindle.code.plan import CODERS, Coding
+from dwindle.code.plan import CODERS, Coder, Coding
 from dwindle.errors import DwindleError
 from dwindle.file import Archive, layout, reader, write
 from dwindle.records import Raw, Record, Shared, Tied
+from dwindle.share.levels import from_levels
 
 MOST = 1 << 20
 SLOW = 2.0
+LONG = 1 / 20
+"""How often a long file is taken."""
 
 
 def records(seed: int) -> dict[str, Record]:
@@ -48,20 +53,41 @@ def records(seed: int) -> dict[str, Record]:
         "sparse": Raw("float32", (41, 100), sparse.tobytes()),
         "zeros": Raw("float32", (5000,), bytes(20000)),
         "again": Raw("float32", (5000,), bytes(20000)),
+        "levels": levels((50, 90), 5.0, dice),
         "tied": Tied("fc.weight"),
     }
 
 
-def seeds(folder: Path) -> list[bytes]:
-    """Honest files, each coder once."""
-    found = []
-    for seed, coder in enumerate(CODERS):
-        path = folder / f"{coder}.dwz"
-        write(
-            path, records(seed), coding=Coding(coder), metadata={"a": "b"}, extras={"x": b"y" * 40}, threads=1
-        )
-        found.append(path.read_bytes())
-    return found
+def long_records(seed: int) -> dict[str, Record]:
+    """Tensors over the lengths from which streams have lanes, of few and of many bits, and planes pieces."""
+    dice = np.random.default_rng(seed)
+    floats = dice.normal(size=70_000).astype("<f4")
+    return {
+        "few": levels((17_000,), 2.0, dice),
+        "many": levels((17_000,), 40.0, dice),
+        "float": Raw("float32", (70_000,), floats.tobytes()),
+        "brain": Raw("bfloat16", (70_000,), (floats.view("<u4") >> 16).astype("<u2").tobytes()),
+    }
+
+
+def levels(shape: tuple[int, ...], spread: float, dice: np.random.Generator) -> Shared:
+    """Normal values as multiples of a step."""
+    drawn = np.rint(dice.normal(0, spread, shape)).astype(np.int32)
+    codebook, indices = from_levels(drawn, 0.125, "float32")
+    return Shared("float32", shape, codebook, indices)
+
+
+def seeds(folder: Path) -> tuple[list[bytes], list[bytes]]:
+    """Honest files, each coder once; and long ones."""
+    path = folder / "honest.dwz"
+
+    def made(held: dict[str, Record], coder: Coder) -> bytes:
+        coding, metadata = Coding(coder), {"a": "b"}
+        write(path, held, coding=coding, metadata=metadata, extras={"x": b"y" * 40}, threads=1, force=True)
+        return path.read_bytes()
+
+    small = [made(records(seed), coder) for seed, coder in enumerate(CODERS)]
+    return small, [made(long_records(0), coder) for coder in ("huffman", "rans", "context")]
 
 
 def parts_of(data: bytes) -> tuple[bytes, bytes]:
@@ -121,6 +147,12 @@ def attempt(path: Path, data: bytes) -> str:
         return type(error).__name__
 
 
+def timed(path: Path, data: bytes) -> tuple[str, float]:
+    """What came of an attempt, and its seconds."""
+    begun = time.perf_counter()
+    return attempt(path, data), time.perf_counter() - begun
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -132,14 +164,18 @@ def main() -> None:
     dice, outcomes, slowest = random.Random(options.seed), Counter(), 0.0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant"
-        honest = seeds(Path(folder))
+        small, long = seeds(Path(folder))
+        honest = [*small, *long]
         split = [parts_of(data) for data in honest]
         for data in honest:
-            attempt(path, data)
+            if attempt(path, data) != "decoded":
+                raise SystemExit("expected honest files to decode")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started = time.perf_counter()
         for _ in range(options.files):
-            which, changes = dice.randrange(len(honest)), dice.randint(1, 3)
+            which, changes = dice.randrange(len(small)), dice.randint(1, 3)
+            if dice.random() < LONG:
+                which = len(small) + dice.randrange(len(long))
             if dice.random() < 0.5:
                 mutant = honest[which]
                 for _ in range(changes):
@@ -152,9 +188,11 @@ def main() -> None:
                     else:
                         rest = mutate(rest, dice)
                 mutant = sealed(header, rest)
-            begun = time.perf_counter()
-            outcomes[attempt(path, mutant)] += 1
-            slowest = max(slowest, time.perf_counter() - begun)
+            outcome, took = timed(path, mutant)
+            if took > SLOW:
+                outcome, took = timed(path, mutant)
+            outcomes[outcome] += 1
+            slowest = max(slowest, took)
             if slowest > SLOW:
                 Path("slow.dwz").write_bytes(mutant)
                 raise SystemExit(f"expected at most {SLOW} s for a file, got {slowest:.1f}: slow.dwz")
