@@ -33,7 +33,7 @@ from dwindle.data import PREPROCESSINGS, images
 from dwindle.file import write
 from dwindle.report.run import versions
 from dwindle.rounding import significant_bits
-from dwindle.share.vectors import round_vectors
+from dwindle.share.vectors import round_vectors, vectors
 from dwindle.train.agreement import agreement
 
 COMMAND = (
@@ -147,7 +147,7 @@ def calibrated(bench: Bench, path: Path, method: str, qualities: tuple[float, ..
     for quality in wanted:
         model, start = copy.deepcopy(bench.model), time.perf_counter()
         measured.round(model, quality)
-        round_vectors(model, significant_bits(quality))
+        round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
         write(path, bind.to_records(model), force=True)
         took = {"measure_s": round(seconds), "round_s": round(time.perf_counter() - start)}
         loaded = dwindle.load_into(network(), path).eval()

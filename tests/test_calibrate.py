@@ -14,6 +14,7 @@ from dwindle.calibrate import Measured
 from dwindle.calibrate.feedback import factor, round_with_feedback
 from dwindle.calibrate.observe import Observer
 from dwindle.calibrate.outputs import divergence, forward, mean_divergence
+from dwindle.errors import CalibrationError
 from dwindle.prune import prune
 from dwindle.share import Signal, get_codebook, share_levels, step_sizes
 
@@ -190,6 +191,42 @@ def test_the_callers_model_is_left_as_it_is(tmp_path, net, batches):
     assert result.model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_frozen_model_is_calibrated_too(tmp_path, net, batches):
+    dwindle.compress(net, tmp_path / "a.dwz", calibrate=batches)
+    dwindle.compress(net.requires_grad_(False), tmp_path / "b.dwz", calibrate=batches)
+    assert (tmp_path / "a.dwz").read_bytes() == (tmp_path / "b.dwz").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("feedback", [True, False])
+def test_other_dtypes_are_calibrated(net, batches, dtype, feedback):
+    net = net.to(dtype)
+    given = [batch.to(dtype) for batch in batches]
+    found = Measured(net, list(chains.weights(net)), Calibration(given, feedback=feedback)).round(net, 20)
+    assert all(tensor.curvature > 0 for tensor in found.values())
+    assert forward(net, given[0]).dtype == dtype
+
+
+@pytest.mark.parametrize("quality", [0, 100])
+def test_every_quality_can_be_had(net, batches, quality):
+    with torch.no_grad():
+        net.head.weight[0, 0] = 1e6
+    before = net.head.weight.detach().clone()
+    Measured(net, list(chains.weights(net)), Calibration(batches)).round(net, quality)
+    if quality == 100:
+        torch.testing.assert_close(net.head.weight, before, rtol=1e-3, atol=100)
+    assert net.head.weight.isfinite().all()
+
+
+def test_outputs_that_cannot_be_compared_are_refused(tmp_path, net, batches):
+    batches[3][0, 0, 0, 0] = float("nan")
+    with pytest.raises(CalibrationError, match="batch 3: expected finite outputs"):
+        dwindle.compress(net, tmp_path / "x.dwz", calibrate=Calibration(batches, check=False))
+    with pytest.raises(ValueError, match="expected batches with rows"):
+        dwindle.compress(net, tmp_path / "x.dwz", calibrate=[torch.zeros(0, 3, 9, 9)])
+    assert not (tmp_path / "x.dwz").exists()
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path, net, batches):

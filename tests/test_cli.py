@@ -161,6 +161,23 @@ def test_decompress_says_what_metadata_it_leaves_out(run, compressed, tmp_path):
         assert file.metadata() == {"made": "here"}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--quality=20", "--bits=8"],
+        ["--quality=nan"],
+        ["--quality=101"],
+        ["--quality=-3"],
+        ["--codebook=float16"],
+    ],
+)
+def test_settings_that_do_not_fit_have_status_2(run, checkpoint, tmp_path, options):
+    status, _, err = run("compress", checkpoint, "-o", tmp_path / "x.dwz", *options)
+    assert status == 2
+    assert "expected" in err
+    assert not (tmp_path / "x.dwz").exists()
+
+
 def test_settings_of_compress(run, checkpoint, tmp_path):
     out = tmp_path / "x.dwz"
 

@@ -113,7 +113,7 @@ def test_the_file_answers_as_the_compressed_model_in_memory(tmp_path, net, image
         net,
         tmp_path / "x.dwz",
         sparsity=0.7 if tool in ("masks", "both") else None,
-        bits=4 if tool in ("codebooks", "both") else None,
+        bits=4 if tool in ("codebooks", "both") else {},
         min_elements=1,
     )
     loaded = dwindle.load_into(Net(), result.path).eval()
@@ -205,6 +205,49 @@ def test_parametrizations_of_somebody_else_are_kept_exactly(tmp_path):
     fresh = nn.Sequential(parametrizations.spectral_norm(nn.Linear(70, 70)), nn.Linear(70, 70))
     dwindle.load_into(fresh, tmp_path / "x.dwz")
     assert torch.equal(fresh[1].weight, loaded["1.weight"])
+
+
+def test_parametrizations_of_somebody_else_are_not_rounded_either(tmp_path):
+    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(70, 70)), nn.Linear(70, 70))
+    state = copy.deepcopy(model.state_dict())
+    dwindle.compress(model, tmp_path / "x.dwz")
+    loaded = dwindle.load(tmp_path / "x.dwz")
+    changed = {name for name in state if not torch.equal(loaded[name], state[name])}
+    assert changed == {"0.bias", "1.weight", "1.bias"}
+
+
+@pytest.mark.parametrize("of_model", [True, False])
+def test_what_was_shared_before_stays_as_it_is(tmp_path, net, checkpoint, of_model):
+    with torch.no_grad():
+        net.wide.weight.copy_((net.wide.weight * 400).round() / 7)
+    assert len(net.wide.weight.unique()) < 100
+    if of_model:
+        dwindle.compress(net, tmp_path / "x.dwz")
+    else:
+        save_file(net.state_dict(), tmp_path / "x.safetensors")
+        dwindle.compress_checkpoint(tmp_path / "x.safetensors", tmp_path / "x.dwz")
+    assert torch.equal(dwindle.load(tmp_path / "x.dwz")["wide.weight"], net.wide.weight)
+
+
+@pytest.mark.parametrize("quality", [-1, 101, float("nan"), float("inf")])
+def test_a_quality_out_of_range_is_refused(tmp_path, net, checkpoint, quality):
+    for call in (
+        lambda: dwindle.compress(net, tmp_path / "x.dwz", quality=quality),
+        lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", quality=quality),
+    ):
+        with pytest.raises(ValueError, match="expected a quality of 0 to 100 dB"):
+            call()
+    assert not (tmp_path / "x.dwz").exists()
+
+
+def test_two_ways_to_share_at_once_are_refused(tmp_path, net, checkpoint):
+    for call in (
+        lambda: dwindle.compress(net, tmp_path / "x.dwz", bits=4, quality=20),
+        lambda: dwindle.compress(net, tmp_path / "x.dwz", bits=4, calibrate=[torch.ones(1)]),
+        lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", bits=4, quality=20),
+    ):
+        with pytest.raises(ValueError, match="got both"):
+            call()
 
 
 @pytest.mark.parametrize("lossless", [False, True])
@@ -324,7 +367,7 @@ def test_scalars_vectors_and_empty_tensors_may_be_named(tmp_path):
 
 
 def test_everything_pruned_and_nothing_shared(tmp_path, checkpoint):
-    dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", sparsity=1.0, bits=None)
+    dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", sparsity=1.0, bits={})
     dwindle.compress_checkpoint(checkpoint, tmp_path / "y.dwz", sparsity=1.0)
     for path in (tmp_path / "x.dwz", tmp_path / "y.dwz"):
         loaded = dwindle.load(path)

@@ -24,7 +24,7 @@ from dwindle.records import Raw, Record, Shared, Tied, distinct, elements, few_v
 from dwindle.rounding import is_vector, round_significant, significant_bits
 from dwindle.share import Signal, assign_layer, step_sizes
 from dwindle.share.kmeans import Init
-from dwindle.share.levels import from_levels, to_levels
+from dwindle.share.levels import check_quality, from_levels, to_levels
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def compress_checkpoint(
     layers: Path | str | None = None,
     base: Path | str | None = None,
     sparsity: float | Mapping[str, float | None] | None = None,
-    quality: float = QUALITY,
+    quality: float | None = None,
     bits: int | Mapping[str, int | None] | None = None,
     init: Init = "linear",
     lossless: bool = False,
@@ -93,8 +93,12 @@ def compress_checkpoint(
     checkpoint = read_checkpoint(source, key=key, layers=None if layers is None else Path(layers))
     _check_plain(source, checkpoint.records)
     before = None if base is None else read_checkpoint(base).records
+    if bits is not None and quality is not None:
+        raise ValueError("expected quality or bits, got both")
     if lossless:
         sparsity, bits = None, {}
+    quality = QUALITY if quality is None else quality
+    check_quality(quality)
     shares = _chosen(sparsity, checkpoint.records, least(min_elements))
     fewest = least(min_elements, levels=bits is None)
     widths = _chosen(1 if bits is None else bits, checkpoint.records, fewest)

@@ -1,11 +1,11 @@
-"""One call from a model or a checkpoint to a verified file."""
+"""One call from a model to a verified file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -23,9 +23,11 @@ from dwindle.records import Raw, to_storage
 from dwindle.rounding import significant_bits
 from dwindle.share import Codebook, Signal, get_codebook, share, share_levels, step_sizes
 from dwindle.share.apply import array_of, bits_by_tensor
+from dwindle.share.found import adopt_values
 from dwindle.share.kmeans import Init
+from dwindle.share.levels import check_quality
 from dwindle.share.sorted import LARGEST
-from dwindle.share.vectors import round_vectors
+from dwindle.share.vectors import round_vectors, vectors
 
 QUALITY, CALIBRATED_QUALITY = 25.0, 12.0
 """Signal to noise in dB unless something else is asked for: safe on networks nobody has looked at; and where
@@ -35,7 +37,6 @@ MIN_ELEMENTS, MIN_LEVELS = 4096, 64
 """Without being asked, float tensors of two or more dimensions and at least so many elements are pruned and
 clustered; and rounded to levels, whose codebooks cost next to nothing."""
 
-T = TypeVar("T")
 Evaluate = Callable[[nn.Module], float]
 """A model's score, higher is better."""
 
@@ -158,12 +159,17 @@ def compress(
         OutputError: if `path` exists without `force` or cannot be written.
         TensorError: if a name is no tensor's, or the model holds what has no record.
         TypeError: if metadata is anything but text.
+        ValueError: if a number is out of range, or `bits` is given with `quality` or `calibrate`.
         VerificationError: if the file does not decode to what went in.
     """
     path = Path(path)
     atomic.check_output(path, force=force)
     check_metadata(metadata or {})
     bind.check(model)
+    if bits is not None and (quality is not None or calibrate is not None):
+        raise ValueError("expected bits, or quality and calibrate, got both")
+    if quality is not None:
+        check_quality(quality)
     if lossless:
         sparsity, bits = None, {}
     small = chains.duplicate(model)
@@ -182,15 +188,7 @@ def compress(
             train(small)
     unshared = [name for name in widths if name not in exact and get_codebook(*owners[name]) is None]
     if bits is None:
-        if quality is None:
-            quality = QUALITY if calibrate is None else CALIBRATED_QUALITY
-        if calibrate is None:
-            signals = {name: Signal.of(array_of(*owners[name])) for name in unshared}
-            share_levels(small, step_sizes(signals, quality))
-        else:
-            given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
-            Measured(small, unshared, given, progress).round(small, quality)
-        round_vectors(small, significant_bits(quality))
+        _round(small, unshared, quality, calibrate, progress)
     else:
         share(small, bits={name: widths[name] for name in unshared}, init=init, seed=seed)
     if unshared and train is not None:
@@ -202,6 +200,27 @@ def compress(
     notes = [f"{name}: pruned before by torch.nn.utils.prune" for name in hooked]
     notes += [f"{name}: kept exactly: {reason}" for name, reason in exact.items()]
     return Result(path, book, tuple(notes), (), small, reference_score, score)
+
+
+def _round(
+    model: nn.Module,
+    names: Sequence[str],
+    quality: float | None,
+    calibrate: Calibration | Iterable[Any] | None,
+    progress: Callable[[str], None] | None,
+) -> None:
+    """Round weights to levels, but for what was shared before, and vectors to few bits, in place."""
+    if quality is None:
+        quality = QUALITY if calibrate is None else CALIBRATED_QUALITY
+    known = adopt_values(model, names)
+    owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
+    signals = {name: Signal.of(array_of(*owners[name])) for name in names if name not in known}
+    if calibrate is None:
+        share_levels(model, step_sizes(signals, quality))
+    else:
+        given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
+        Measured(model, signals, given, progress).round(model, quality)
+    round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
 
 
 def read_back(model: nn.Module, archive: Archive, source: str) -> nn.Module:

@@ -72,5 +72,9 @@ class VerificationError(DwindleError):
     """A check that failed: what was decoded is not what was encoded, or not what it is compared with."""
 
 
+class CalibrationError(DwindleError):
+    """The inputs to calibrate with do not lead to outputs that can be compared."""
+
+
 class SearchError(DwindleError):
     """A search that found no file as asked for; the text says what came nearest."""

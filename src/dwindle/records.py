@@ -15,6 +15,9 @@ from dwindle import dtypes
 MAX_ENTRIES = 1 << 16
 """Most entries a codebook may have: an index is at most 16 bits."""
 
+FEW, REPEATS = 256, 8
+"""How many values a tensor has at most, and how often each occurs, where it is taken for shared."""
+
 _CHUNK = 1 << 18
 """Indices looked up at once: NumPy widens them to 8 bytes first."""
 
@@ -173,14 +176,14 @@ def distinct(record: Raw) -> Shared | None:
 def few_values(record: Raw) -> Shared | None:
     """A float tensor that somebody has shared already, to the bit; None if it does not look so.
 
-    That is one of at most 256 values, each of them eight times or more on average, or of a single one.
+    That is one of at most `FEW` values, each of them `REPEATS` times or more on average, or of a single one.
     """
     bits = np.frombuffer(record.data, f"<u{dtypes.itemsize(record.dtype)}")
     # Most tensors show by their first elements that they have more values.
-    if len(np.unique(bits[:1024])) > 256:
+    if len(np.unique(bits[: 4 * FEW])) > FEW:
         return None
     values = np.unique(bits)
-    if len(values) != 1 and not 8 * len(values) <= min(len(bits), 8 * 256):
+    if len(values) != 1 and not len(values) <= min(FEW, len(bits) / REPEATS):
         return None
     indices = np.searchsorted(values, bits).astype(index_dtype(len(values)))
     return Shared(record.dtype, record.shape, values.view(dtypes.STORAGE[record.dtype]), indices)

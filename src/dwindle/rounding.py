@@ -6,6 +6,7 @@ They are few, but float32 in full costs a compressed network of convolutions as 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from dwindle.dtypes import SHAREABLE
 
-NAMES = ("weight", "bias", "running_mean", "running_var")
-"""How the names of vectors end that are rounded; of others, such as frequencies, it may be what counts."""
+NAMED = re.compile(r"(weight|running_mean|running_var)$|bias")
+"""What the names of vectors say that are rounded; of others, such as frequencies, it may be what counts."""
 
 MARGIN = 37.0
 """How far the noise of vectors is below that of weights, in dB: a bias meets every output of its row."""
@@ -32,7 +33,7 @@ def significant_bits(quality: float) -> int:
 
 def is_vector(name: str, dimensions: int, dtype: str) -> bool:
     """Whether a tensor is rounded."""
-    return dimensions == 1 and dtype in SHAREABLE and name.rpartition(".")[2].endswith(NAMES)
+    return dimensions == 1 and dtype in SHAREABLE and bool(NAMED.search(name.rpartition(".")[2]))
 
 
 def round_significant(values: NDArray[Any], bits: int) -> NDArray[Any]:
@@ -42,12 +43,12 @@ def round_significant(values: NDArray[Any], bits: int) -> NDArray[Any]:
         values: float32 or float64, any shape.
         bits: 1 or more.
     """
-    fraction, exponent = np.frexp(values)
     scale = values.dtype.type(1 << bits)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        fraction, exponent = np.frexp(values)
         rounded = np.ldexp(np.rint(fraction * scale) / scale, exponent).astype(values.dtype)
-    # The largest floats would round to infinity.
-    return np.where(np.isinf(rounded), values, rounded)
+    # The largest floats would round to infinity; and a NaN keeps its bits.
+    return np.where(np.isfinite(rounded), rounded, values)
 
 
 def bits_of_rounding(original: NDArray[Any], rounded: NDArray[Any]) -> int | None:

@@ -14,6 +14,7 @@ from dwindle import bind, chains
 from dwindle.calibrate.feedback import factor, round_with_feedback
 from dwindle.calibrate.observe import Moments, Observer
 from dwindle.calibrate.outputs import Outputs, forward, mean_divergence, sampled_score
+from dwindle.errors import CalibrationError
 from dwindle.share import Signal, set_codebook, share_levels, step_sizes
 from dwindle.share.apply import array_of
 from dwindle.share.levels import from_levels, round_step
@@ -81,8 +82,9 @@ class Measured:
         progress: called with what is being done.
 
     Raises:
-        ValueError: if there are no batches.
+        ValueError: if there are no batches, or one has no rows.
         TypeError: if the model's output is no float tensor.
+        CalibrationError: if an output is NaN or infinite.
     """
 
     def __init__(
@@ -97,21 +99,24 @@ class Measured:
         batches = list(calibration.batches)
         if not batches:
             raise ValueError("expected at least one batch to calibrate with, got none")
-        plain = bind.unparametrized(model).eval()
+        plain = bind.unparametrized(model).eval().requires_grad_(True)
         owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
         self.signals = {name: Signal.of(array_of(*owners[name])) for name in names}
         checks = batches[HELD_OUT - 1 :: HELD_OUT] if calibration.check else []
         used = [batch for place, batch in enumerate(batches) if not checks or (place + 1) % HELD_OUT]
         self._tell("observing")
         seen = observe(plain, self.signals, used, calibration)
-        self._tensors = {name: _Tensor(plain, name, moments) for name, moments in seen.items()}
+        self._tensors = {name: self._tensor(plain, name, moments) for name, moments in seen.items()}
         self.ratios: dict[str, float] = {}
         if checks:
             self.ratios = self._check(plain, checks, calibration)
             # What checked them may be learnt from once they are checked.
             for name, moments in observe(plain, self.signals, checks, calibration).items():
                 if name in seen:
-                    self._tensors[name] = _Tensor(plain, name, seen[name].add(moments))
+                    self._tensors[name] = self._tensor(plain, name, seen[name].add(moments))
+
+    def _tensor(self, plain: nn.Module, name: str, moments: Moments) -> _Tensor:
+        return _Tensor(plain, name, moments, feedback=self._feedback)
 
     def _check(self, plain: nn.Module, checks: list[Any], calibration: Calibration) -> dict[str, float]:
         """How far predictions are off for each tensor, at a quality where this shows."""
@@ -120,7 +125,7 @@ class Measured:
         steps, ratios = self.steps(CHECKED), {}
         for name, tensor in self._tensors.items():
             self._tell(f"checking {name}")
-            predicted, measured = tensor.try_step(steps[name], checks, references, calibration)
+            predicted, measured = tensor.try_step(steps[name], checks, references, calibration.outputs)
             ratios[name] = min(max(measured / max(predicted, 1e-30), LEAST_RATIO), MOST_RATIO)
         return ratios
 
@@ -143,7 +148,11 @@ class Measured:
             weights[name] * (math.log(steps[name]) + math.log(cost) / 2) for name, cost in costs.items()
         )
         scale = math.exp(level / max(sum(weights.values()), 1))
-        return steps | {name: round_step(scale / math.sqrt(cost)) for name, cost in costs.items()}
+        # Feedback may move a weight to beyond the largest, hence twice the finest step.
+        return steps | {
+            name: round_step(max(scale / math.sqrt(cost), 2 * self.signals[name].finest))
+            for name, cost in costs.items()
+        }
 
     def round(self, model: nn.Module, quality: float) -> dict[str, CalibratedTensor]:
         """Give the tensors of the model that was measured, or of a copy, codebooks of levels, in place."""
@@ -152,7 +161,7 @@ class Measured:
         for name, tensor in self._tensors.items():
             self._tell(f"rounding {name}")
             dtype = str(chains.source(*owners[name]).dtype).removeprefix("torch.")
-            levels = tensor.levels(steps[name], feedback=self._feedback).cpu().numpy()
+            levels = tensor.levels(steps[name]).cpu().numpy()
             values, places = from_levels(levels, steps[name], dtype)
             set_codebook(model, name, torch.from_numpy(values), torch.from_numpy(places))
         share_levels(model, {name: step for name, step in steps.items() if name not in self._tensors})
@@ -170,9 +179,13 @@ def observe(
     observer = Observer(model, names, calibration.seed)
     generator = torch.Generator().manual_seed(calibration.seed)
     samples = 0
-    for batch in batches:
+    for number, batch in enumerate(batches):
         with observer, torch.enable_grad():
             out = forward(model, batch)
+        if not len(out):
+            raise ValueError(f"expected batches with rows, got none in one of shape {list(out.shape)}")
+        if not out.isfinite().all():
+            raise CalibrationError(f"batch {number}: expected finite outputs, got NaN or infinity")
         sampled_score(out, calibration.outputs, generator).backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
         samples += len(out)
@@ -184,33 +197,36 @@ def observe(
 class _Tensor:
     """One tensor with what was seen of it."""
 
-    def __init__(self, model: nn.Module, name: str, moments: Moments) -> None:
-        self.model, self.name = model, name
+    def __init__(self, model: nn.Module, name: str, moments: Moments, *, feedback: bool) -> None:
+        self.model, self.feedback = model, feedback
         self.parameter = dict(model.named_parameters(remove_duplicate=False))[name]
         self.inputs = moments.inputs / max(moments.positions, 1)
         groups, width, _ = self.inputs.shape
         # Fewer inputs than a row has weights say nothing of most directions.
         self.upper = factor(self.inputs, DAMPING * (1 + width / max(moments.positions, 1)))
         self.gradients = (moments.gradients / moments.samples).view(groups, -1).to(self.inputs.device)
+        # What a square error costs: all of it, or what the rest of the row cannot make up for.
         left = torch.diagonal(self.upper, dim1=-2, dim2=-1) ** -2
+        if not feedback:
+            left = torch.diagonal(self.inputs, dim1=-2, dim2=-1)
         self.curvature = float((self.gradients.mean(1) * left.mean(1)).mean())
         self.weights = self.parameter.detach().double().reshape(groups, -1, width)
 
-    def levels(self, step: float, *, feedback: bool) -> Tensor:
+    def levels(self, step: float) -> Tensor:
         """Levels in int32, shape (G, R, J)."""
-        if not feedback:
+        if not self.feedback:
             return torch.round(self.weights / step).int()
         return round_with_feedback(self.weights, self.upper, step)
 
     def try_step(
-        self, step: float, batches: list[Any], references: list[Tensor], calibration: Calibration
+        self, step: float, batches: list[Any], references: list[Tensor], outputs: Outputs
     ) -> tuple[float, float]:
         """Predicted and measured divergence in nats with this tensor alone rounded."""
-        rounded = self.levels(step, feedback=calibration.feedback) * step
+        rounded = self.levels(step) * step
         off = rounded - self.weights
         cost = ((off @ self.inputs) * off).sum(2)
         before = self.parameter.data
         self.parameter.data = rounded.reshape(before.shape).to(before.dtype)
-        measured = mean_divergence(self.model, batches, references, calibration.outputs)
+        measured = mean_divergence(self.model, batches, references, outputs)
         self.parameter.data = before
         return float((cost * self.gradients).sum()) / 2, measured

@@ -89,6 +89,8 @@ class Observer(TorchFunctionMode):
         if width > MOST_INPUTS or not out.is_floating_point():
             return
         inputs = given["input"].detach()
+        if not inputs.numel():
+            return
         most = max(LEAST_POSITIONS, 4 * width)
         rows = self._rows(inputs, width, most) if linear else self._patches(inputs, given, groups, most)
         rows = rows.float()
@@ -103,7 +105,8 @@ class Observer(TorchFunctionMode):
             others = [dimension for dimension in range(out.ndim) if dimension != channel]
 
             def collect(gradient: Tensor) -> None:
-                square = gradient.detach().square()
+                # Squares of small gradients have no float16.
+                square = gradient.detach().float().square()
                 seen.gradients += (square.sum(others, dtype=torch.float64) if others else square).cpu()
 
             out.register_hook(collect)  # type: ignore[no-untyped-call]

@@ -45,7 +45,7 @@ def compress(
         ),
     ] = None,
     init: Annotated[
-        str, typer.Option(help="Start of k-means: linear, density, forgy or optimal.")
+        str, typer.Option(help="Start of k-means by --bits: linear, density, forgy or optimal.")
     ] = "linear",
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Change nothing: every tensor comes back to the bit.")
@@ -97,8 +97,8 @@ def compress(
     """
     from dwindle.checkpoints import compress_checkpoint
     from dwindle.code.plan import Coding
-    from dwindle.compression import QUALITY
     from dwindle.share.kmeans import OPTIMAL_MAX
+    from dwindle.share.levels import check_quality
     from dwindle.share.starts import INITS
 
     if init not in INITS:
@@ -115,6 +115,13 @@ def compress(
     shares = _setting(prune, float, "--prune", lambda share: 0 <= share <= 1, "a share from 0 to 1")
     if bits is not None and quality is not None:
         raise typer.BadParameter("expected --quality or --bits, got both")
+    if quality is not None:
+        try:
+            check_quality(quality)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--quality") from error
+    if codebook is not None and bits is None:
+        raise typer.BadParameter("expected --bits with it, got none", param_hint="--codebook")
     widths = _setting(bits, int, "--bits", lambda width: 1 <= width <= 16, "1 to 16 bits")
     if bits == "none":
         widths = {}
@@ -136,7 +143,7 @@ def compress(
             lossless=lossless,
             codebook=codebook,
             sparsity=shares,
-            quality=QUALITY if quality is None else quality,
+            quality=quality,
             bits=widths,
             init=init,  # type: ignore[arg-type] # checked above
             coding=coding,

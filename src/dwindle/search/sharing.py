@@ -1,4 +1,4 @@
-"""Codebooks of about so many bits over all tensors, and small tensors rounded."""
+"""Codebooks of about so many bits over all tensors."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dwindle import chains
-from dwindle.rounding import round_significant
 from dwindle.share import get_codebook, share
 from dwindle.share.allocate import allocate, points
 from dwindle.share.apply import array_of
+from dwindle.share.vectors import rounded
 
 SIGNIFICANT = 8
 """Bits that are kept of biases, of the scales of norms and of the entries of codebooks."""
@@ -68,29 +68,10 @@ def averaged(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
             handle.remove()
 
 
-def round_vectors(model: nn.Module, names: Sequence[str], bits: int) -> None:
-    """Round parameters and buffers in place to so many significant bits.
-
-    Args:
-        model: changed in place.
-        names: as in its state.
-        bits: 1 or more.
-    """
-    state = model.state_dict()
-    with torch.no_grad():
-        for name in names:
-            state[name].copy_(_rounded(state[name], bits))
-
-
 def round_books(model: nn.Module, base: nn.Module, names: Sequence[str]) -> None:
     """Round the entries of codebooks in place to `SIGNIFICANT` bits, but for those that `base` has too."""
     with torch.no_grad():
         for name in names:
             book, before = get_codebook(model, name), get_codebook(base, name)
             if book is not None and (before is None or not torch.equal(before.indices, book.indices)):
-                book.centroids.copy_(_rounded(book.centroids, SIGNIFICANT))
-
-
-def _rounded(values: Tensor, bits: int) -> Tensor:
-    wide = values.detach().cpu().to(torch.float64 if values.dtype == torch.float64 else torch.float32)
-    return torch.from_numpy(round_significant(wide.numpy(), bits)).to(values.device, values.dtype)
+                book.centroids.copy_(rounded(book.centroids, SIGNIFICANT))

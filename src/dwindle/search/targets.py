@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,6 +12,7 @@ from dwindle.compression import why_exact
 from dwindle.dtypes import SHAREABLE
 from dwindle.prune.found import adopt_hooks, adopt_zeros
 from dwindle.share.found import adopt_values
+from dwindle.share.vectors import vectors
 
 KNOWN = (
     nn.Linear,
@@ -102,20 +103,8 @@ def choose(model: nn.Module, tensors: Tensors | None = None) -> Targets:
     notes += [f"{name}: found pruned, {share:.0%} zeros" for name, share in zeros.items()]
     notes += [f"{name}: found shared, {n} values" for name, n in adopt_values(small, names).items()]
     left = {name for name, value in asked.items() if not value}
-    return Targets(small, tuple(names), tuple(_small(small, left)), tuple(notes))
-
-
-def _small(model: nn.Module, left: set[str]) -> Iterator[str]:
-    """Names, in the state of a model, of the vectors of known layers."""
-    for path, module in model.named_modules():
-        if not isinstance(module, (*KNOWN, *NORMS)):
-            continue
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            full = f"{path}.{name}" if path else name
-            if tensor is None or name in module._non_persistent_buffers_set or full in left:
-                continue
-            if tensor.ndim < 2 and str(tensor.dtype).removeprefix("torch.") in SHAREABLE:
-                yield full
+    known = [name for name, module in vectors(small) if isinstance(module, (*KNOWN, *NORMS))]
+    return Targets(small, tuple(names), tuple(name for name in known if name not in left), tuple(notes))
 
 
 def _why_left(

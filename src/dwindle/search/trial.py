@@ -13,10 +13,11 @@ from dwindle import bind, chains
 from dwindle.code.plan import Coding
 from dwindle.compression import Evaluate, Step, Train, read_back
 from dwindle.file import Archive, write
-from dwindle.search.sharing import SIGNIFICANT, averaged, round_vectors
+from dwindle.search.sharing import SIGNIFICANT, averaged
 from dwindle.search.show import Report
 from dwindle.search.targets import Targets
 from dwindle.search.work import Work
+from dwindle.share.vectors import round_vectors
 
 LITTLE = 1 / 64
 """Share of the greatest drop under which drops are noise."""

@@ -7,18 +7,14 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from dwindle import chains
+from dwindle import chains, dtypes
+from dwindle.io.torch_file import to_raw
+from dwindle.records import few_values
 from dwindle.share.codebook import get_codebook, set_codebook
-
-MAX_VALUES = 256
-"""Most values of a tensor that is taken for shared."""
-
-REPEATS = 8
-"""How often each of them occurs at least, on average."""
 
 
 def adopt_values(model: nn.Module, names: Iterable[str]) -> dict[str, int]:
-    """Give tensors that have few values a codebook of exactly these, in place.
+    """Give tensors that have few values (`records.few_values`) a codebook of exactly these, in place.
 
     Args:
         model: any module.
@@ -27,16 +23,14 @@ def adopt_values(model: nn.Module, names: Iterable[str]) -> dict[str, int]:
     Returns:
         The number of values by the name of each tensor that got a codebook.
     """
-    tensors, found = chains.weights(model), {}
+    owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
+    found = {}
     for name in names:
         if get_codebook(model, name) is not None:
             continue
-        weight = chains.effective(*tensors[name])
-        # Most tensors show on a sample that they have more values.
-        if len(torch.unique(weight.flatten()[: 4 * MAX_VALUES])) > MAX_VALUES:
-            continue
-        values, places = torch.unique(weight, return_inverse=True)
-        if len(values) <= MAX_VALUES and len(values) * REPEATS <= weight.numel():
-            set_codebook(model, name, values, places.to(torch.int32))
+        small = few_values(to_raw(chains.effective(*owners[name])))
+        if small is not None:
+            values = dtypes.to_float(small.codebook, small.dtype).copy()
+            set_codebook(model, name, torch.from_numpy(values), torch.from_numpy(small.indices))
             found[name] = len(values)
     return found

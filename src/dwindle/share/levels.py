@@ -22,6 +22,9 @@ from dwindle.records import MAX_ENTRIES, index_dtype
 CHUNK = 1 << 20
 """Weights measured at once."""
 
+LEAST_QUALITY, MOST_QUALITY = 0.0, 100.0
+"""In dB: as much noise as signal, and less than float32 has."""
+
 SIGNIFICANT = 6
 """Bits a step is rounded to, so that its multiples are exact in float32, and cheap to code."""
 
@@ -62,7 +65,12 @@ class Signal:
         """The step whose error, spread evenly, is `noise` of the signal; 1.0 without survivors."""
         if not self.survivors:
             return 1.0
-        return round_step(max(self.scale * math.sqrt(12 * noise), self.largest / (MAX_ENTRIES // 2 - 2)))
+        return round_step(max(self.scale * math.sqrt(12 * noise), self.finest))
+
+    @property
+    def finest(self) -> float:
+        """The least step, at which levels just fit a codebook, the step itself rounded."""
+        return self.largest / (MAX_ENTRIES // 2 - MAX_ENTRIES // 64)
 
 
 def step_sizes(signals: Mapping[str, Signal], quality: float) -> dict[str, float]:
@@ -80,9 +88,19 @@ def step_sizes(signals: Mapping[str, Signal], quality: float) -> dict[str, float
 
     Returns:
         Step sizes by name, positive; 1.0 for tensors that are all zero.
+
+    Raises:
+        ValueError: if the quality is not from 0 to 100.
     """
+    check_quality(quality)
     noise = 10.0 ** (-quality / 10) / max(sum(signal.survivors for signal in signals.values()), 1)
     return {name: signal.step(noise * signal.survivors) for name, signal in signals.items()}
+
+
+def check_quality(quality: float) -> None:
+    """Refuse a quality that is not from 0 to 100 dB, with a ValueError."""
+    if not LEAST_QUALITY <= quality <= MOST_QUALITY:
+        raise ValueError(f"expected a quality of {LEAST_QUALITY:g} to {MOST_QUALITY:g} dB, got {quality}")
 
 
 def to_levels(
@@ -95,7 +113,9 @@ def to_levels(
         step: positive.
         kept: in the shape of `weights`; where it is false the level is 0.
     """
-    levels: NDArray[np.int32] = np.rint(weights / weights.dtype.type(step)).astype(np.int32)
+    # Steps of weights that are next to nothing have no float32.
+    divisor = np.float64(step) if step < np.finfo(weights.dtype).tiny else weights.dtype.type(step)
+    levels: NDArray[np.int32] = np.rint(weights / divisor).astype(np.int32)
     if kept is not None:
         levels *= kept
     return levels
