@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,49 +95,13 @@ def compress_checkpoint(
     before = None if base is None else read_checkpoint(base).records
     if bits is not None and quality is not None:
         raise ValueError("expected quality or bits, got both")
-    if lossless:
-        sparsity, bits = None, {}
     quality = QUALITY if quality is None else quality
     check_quality(quality)
-    shares = _chosen(sparsity, checkpoint.records, least(min_elements))
-    fewest = least(min_elements, levels=bits is None)
-    widths = _chosen(1 if bits is None else bits, checkpoint.records, fewest)
-    raw = {name: record for name, record in checkpoint.records.items() if isinstance(record, Raw)}
-    reasons = {name: out_of_range(raw[name]) for name in {**shares, **widths}}
-    shares = {name: share for name, share in shares.items() if not reasons[name]}
-    widths = {name: width for name, width in widths.items() if not reasons[name]}
-
-    def pruned(name: str) -> NDArray[Any]:
-        return _pruned(name, raw[name], shares.get(name))
-
-    def work(name: str) -> Record:
-        record = checkpoint.records[name]
-        if name in steps:
-            found = from_levels(to_levels(pruned(name), steps[name]), steps[name], raw[name].dtype)
-            record = _as_shared(raw[name], *found)
-        elif known.get(name) is not None:
-            record = known[name] or record
-        elif name in shares or name in widths:
-            record = _clustered(name, raw[name], pruned(name), widths.get(name), init, seed)
-            record = _rounded(record, codebook)
-        elif significant is not None:
-            record = _shorter(name, record, significant)
-        if progress is not None:
-            progress(name)
-        return record
-
     made: Mapping[str, Record] = checkpoint.records
-    steps: dict[str, float] = {}
-    significant = significant_bits(quality) if bits is None else None
-    known: dict[str, Shared | None] = {}
-    if shares or widths or significant:
-        with ThreadPoolExecutor(threads or default_threads()) as pool:
-            if bits is None:
-                known = dict(zip(widths, pool.map(lambda name: few_values(raw[name]), widths), strict=True))
-                rounded = [name for name in widths if name in shares or known[name] is None]
-                signals = pool.map(lambda name: Signal.of(pruned(name)), rounded)
-                steps = step_sizes(dict(zip(rounded, signals, strict=True)), quality)
-            made = dict(zip(checkpoint.records, pool.map(work, checkpoint.records), strict=True))
+    notes: tuple[str, ...] = ()
+    if not lossless:
+        how = _How(sparsity, quality, bits, init, codebook, min_elements, seed)
+        made, notes = _made(checkpoint.records, how, threads, progress)
     write(
         path,
         made,
@@ -150,8 +114,70 @@ def compress_checkpoint(
     )
     with Archive(path, max_bytes=None, base=before) as archive:
         book = ledger(archive)
-    notes = tuple(f"{name}: kept exactly: {reasons[name]}" for name in made if reasons.get(name))
     return Result(path, book, notes, checkpoint.skipped, kept=checkpoint.kept)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What is to be done with the tensors of a checkpoint; see `compress_checkpoint`."""
+
+    sparsity: float | Mapping[str, float | None] | None
+    quality: float
+    bits: int | Mapping[str, int | None] | None
+    init: Init
+    codebook: str | None
+    min_elements: int | None
+    seed: int
+
+
+def _made(
+    records: Mapping[str, Record], how: _How, threads: int | None, progress: Callable[[str], None] | None
+) -> tuple[Mapping[str, Record], tuple[str, ...]]:
+    """The records to write, and a note for each tensor that is kept exactly though it was to be changed."""
+    shares = _chosen(how.sparsity, records, least(how.min_elements))
+    fewest = least(how.min_elements, levels=how.bits is None)
+    widths = _chosen(1 if how.bits is None else how.bits, records, fewest)
+    raw = {name: record for name, record in records.items() if isinstance(record, Raw)}
+    reasons = {name: out_of_range(raw[name]) for name in {**shares, **widths}}
+    shares = {name: share for name, share in shares.items() if not reasons[name]}
+    widths = {name: width for name, width in widths.items() if not reasons[name]}
+    significant = significant_bits(how.quality) if how.bits is None else None
+    known: dict[str, Shared | None] = {}
+    steps: dict[str, float] = {}
+
+    def pruned(name: str) -> NDArray[Any]:
+        return _pruned(name, raw[name], shares.get(name))
+
+    def work(name: str) -> Record:
+        record = records[name]
+        if name in steps:
+            found = from_levels(to_levels(pruned(name), steps[name]), steps[name], raw[name].dtype)
+            record = _as_shared(raw[name], *found)
+        elif known.get(name) is not None:
+            record = known[name] or record
+        elif name in shares or name in widths:
+            record = _clustered(name, raw[name], pruned(name), widths.get(name), how.init, how.seed)
+            record = _rounded(record, how.codebook)
+        elif significant is not None:
+            record = _shorter(name, record, significant)
+        if progress is not None:
+            progress(name)
+        return record
+
+    if not shares and not widths and significant is None:
+        return records, _notes(reasons)
+    with ThreadPoolExecutor(threads or default_threads()) as pool:
+        if how.bits is None:
+            known = dict(zip(widths, pool.map(lambda name: few_values(raw[name]), widths), strict=True))
+            rounded = [name for name in widths if name in shares or known[name] is None]
+            signals = pool.map(lambda name: Signal.of(pruned(name)), rounded)
+            steps = step_sizes(dict(zip(rounded, signals, strict=True)), how.quality)
+        made = dict(zip(records, pool.map(work, records), strict=True))
+    return made, _notes({name: reasons.get(name) for name in made})
+
+
+def _notes(reasons: Mapping[str, str | None]) -> tuple[str, ...]:
+    return tuple(f"{name}: kept exactly: {reason}" for name, reason in reasons.items() if reason)
 
 
 def _rounded(record: Record, codebook: str | None) -> Record:
