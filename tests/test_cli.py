@@ -101,7 +101,9 @@ def test_every_form_goes_there_and_back(tmp_path, tensors, run, form, suffix):
     assert all(f"{name}: not a tensor, left out" in err for name in skipped)
     status, out, _ = run("inspect", small, "--compare")
     assert status == 0
-    assert all(name in out for name in (*tensors, "huffman", "one dictionary", "fillers"))
+    assert all(
+        name in out for name in (*tensors, "huffman", "one dictionary", "fillers", "zip", "zstd", "xz")
+    )
     assert run("verify", small)[0] == 0
     status, out, _ = run("verify", small, "--against", source, *options)
     assert status == 0
@@ -139,6 +141,10 @@ def test_inspect_verify_and_decompress_print_json(run, compressed, checkpoint, t
     assert found["bytes"] == compressed.stat().st_size
     assert {tensor["name"] for tensor in found["comparison"]["tensors"]} == {"wide.weight", "conv.weight"}
     assert "comparison" not in json.loads(run("inspect", compressed, "--json")[1])
+    general = found["comparison"]["general"]["wide.weight"]
+    assert general["original"] == tensors["wide.weight"].nbytes
+    stored = {tensor["name"]: tensor["size"] for tensor in found["tensors"]}
+    assert all(stored["wide.weight"] < general[kind] < general["original"] for kind in ("zip", "zstd", "xz"))
     found = json.loads(run("verify", compressed, "--against", checkpoint, "--json")[1])
     assert (found["ok"], found["tensors"], found["against"]) == (True, 4, str(checkpoint))
     by_name = {distance["name"]: distance for distance in found["distances"]}

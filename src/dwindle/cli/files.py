@@ -48,7 +48,10 @@ def _most(trust: bool) -> str | None:
 def inspect(
     file: Dwz,
     compare: Annotated[
-        bool, typer.Option("--compare", help="What every other coding would make of the same tensors.")
+        bool,
+        typer.Option(
+            "--compare", help="What every other coding would make of the same tensors, and zip, zstd and xz."
+        ),
     ] = False,
     trust: Trust = False,
     base: Base = None,
@@ -59,23 +62,26 @@ def inspect(
     Example: dwindle inspect model.dwz
     """
     from dwindle.code.compare import compare as compare_codings
+    from dwindle.code.general import estimate
     from dwindle.file import Archive, ledger
     from dwindle.records import Shared
 
     with Archive(file, max_bytes=_most(trust), base=_read_base(base)) as archive:
         book = ledger(archive)
-        table = None
+        table, general = None, {}
         if compare:
             found = {name: archive.record(name) for name in archive}
             table = compare_codings({n: record for n, record in found.items() if isinstance(record, Shared)})
+            general = estimate(found)
     if as_json:
-        extra = {"comparison": table.to_json()} if table else {}
+        extra = {"comparison": table.to_json() | {"general": general}} if table else {}
         about = {"file": str(file), "bytes": book.file_size, "metadata": archive.metadata}
         print_json({**about, **book.to_json(), **extra})
         return
     show.ledger(f"{file}: {size(book.file_size)} bytes, {book.rate:.2f}x", book)
     if table:
         show.comparison(table)
+        show.general(general, {tensor.name: tensor.size for tensor in book.tensors})
 
 
 def verify(

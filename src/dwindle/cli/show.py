@@ -86,6 +86,19 @@ def comparison(table: Comparison) -> None:
     print_table("\nfillers by gap width", header, fillers)
 
 
+def general(table: Mapping[str, Mapping[str, int]], stored: Mapping[str, int]) -> None:
+    """Bytes of every tensor by general compressors, beside those in the file."""
+    from dwindle.code.general import COMPRESSORS
+
+    columns = ("original", *COMPRESSORS)
+    rows = [
+        (name, *(size(row[column]) for column in columns), size(stored[name])) for name, row in table.items()
+    ]
+    totals = [sum(row[column] for row in table.values()) for column in columns]
+    rows.append(("all", *map(size, totals), size(sum(stored[name] for name in table))))
+    print_table("\nabout what general compressors make of the values", ("tensor", *columns, "in file"), rows)
+
+
 def layers(model: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """The paper's table of layers, its own figures in brackets where it has the network."""
     from dwindle.report.paper import PAPER
