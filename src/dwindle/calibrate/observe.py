@@ -6,6 +6,7 @@ with padding or shapes of their own, shared and tied ones are all seen.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ MOST_INPUTS = 8192
 LEAST_POSITIONS = 1024
 """Positions of a batch that are taken where there are more; or four times the weights of a row."""
 
-_CONVOLUTIONS = (torch.conv1d, torch.conv2d)
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
@@ -57,7 +58,7 @@ class Observer(TorchFunctionMode):
     Args:
         model: without parametrizations.
         names: weights to look at, by full name; those that are not computed with by a linear layer or a
-            convolution of one or two dimensions are never seen.
+            convolution are never seen.
         seed: of which positions are taken where there are many.
 
     Attributes:
@@ -92,7 +93,7 @@ class Observer(TorchFunctionMode):
         if not inputs.numel():
             return
         most = max(LEAST_POSITIONS, 4 * width)
-        rows = self._rows(inputs, width, most) if linear else self._patches(inputs, given, groups, most)
+        rows = self._rows(inputs, width, most) if linear else self._patches(inputs, given, out, groups, most)
         rows = rows.float()
         if name not in self.moments:
             empty = torch.zeros(groups, width, width, dtype=torch.float64, device=weight.device)
@@ -117,15 +118,18 @@ class Observer(TorchFunctionMode):
         chosen = self._some(len(rows), most)
         return (rows if chosen is None else rows[chosen.to(rows.device)])[None]
 
-    def _patches(self, inputs: Tensor, given: Mapping[str, Any], groups: int, most: int) -> Tensor:
+    def _patches(
+        self, inputs: Tensor, given: Mapping[str, Any], out: Tensor, groups: int, most: int
+    ) -> Tensor:
         """What outputs of a convolution are computed from, at most so many, shape (G, positions, J)."""
-        columns = _columns(inputs, given)
-        batch, rows, places = columns.shape
-        # Chosen before they are copied: there may be ten thousand times as many.
-        chosen = self._some(places, -(-most // batch))
-        if chosen is not None:
-            columns = columns[:, :, chosen.to(columns.device)]
-        width = rows // groups
+        sides = given["weight"].ndim - 2
+        inputs = inputs if inputs.ndim == sides + 2 else inputs[None]
+        sizes, batch = out.shape[-sides:], len(inputs)
+        chosen = self._some(math.prod(sizes), -(-most // batch))
+        if chosen is None:
+            chosen = torch.arange(math.prod(sizes))
+        columns = _columns(inputs, given, torch.unravel_index(chosen.to(inputs.device), sizes))
+        width = given["weight"][0].numel()
         return columns.view(batch, groups, width, -1).permute(1, 0, 3, 2).reshape(groups, -1, width)
 
     def _some(self, count: int, most: int) -> Tensor | None:
@@ -133,25 +137,37 @@ class Observer(TorchFunctionMode):
         return None if count <= most else torch.randint(count, (most,), generator=self._generator)
 
 
-def _columns(inputs: Tensor, given: Mapping[str, Any]) -> Tensor:
-    """The patches a convolution multiplies with, shape (batch, channels times kernel, places)."""
-    weight = given["weight"]
-    sides = weight.ndim - 2
+def _columns(inputs: Tensor, given: Mapping[str, Any], places: tuple[Tensor, ...]) -> Tensor:
+    """The patches a convolution multiplies with at some places.
+
+    Not by `unfold`, which makes those at all places first: there may be a thousand times as many.
+
+    Args:
+        inputs: shape (batch, channels, *sides).
+        given: the arguments of the convolution by name.
+        places: in its output, a tensor of shape (P,) for each side.
+
+    Returns:
+        Shape (batch, channels, size of the kernel, P).
+    """
+    kernel = given["weight"].shape[2:]
+    sides = len(kernel)
     stride, dilation = _each(given.get("stride", 1), sides), _each(given.get("dilation", 1), sides)
-    padding, kernel = given.get("padding", 0), tuple(weight.shape[2:])
-    if inputs.ndim == sides + 1:
-        inputs = inputs[None]
+    padding = given.get("padding", 0)
     if padding == "same":
         whole = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
-        ends = [end for total in reversed(whole) for end in (total // 2, total - total // 2)]
-        inputs, padding = F.pad(inputs, ends), 0
-    padding = _each(0 if padding == "valid" else padding, sides)
-    if set(kernel) == set(stride) == {1} and not any(padding):
-        return inputs.flatten(2)
-    if sides == 1:
-        inputs = inputs[:, :, None]
-        kernel, stride, dilation, padding = (1, *kernel), (1, *stride), (1, *dilation), (0, *padding)
-    return F.unfold(inputs, kernel, dilation, padding, stride)
+        ends = [(total // 2, total - total // 2) for total in whole]
+    else:
+        ends = [(size, size) for size in _each(0 if padding == "valid" else padding, sides)]
+    padded = F.pad(inputs, [size for pair in reversed(ends) for size in pair])
+    within = torch.stack(
+        torch.meshgrid(*[torch.arange(size, device=inputs.device) for size in kernel], indexing="ij")
+    ).reshape(sides, -1, 1)
+    index = [
+        place * step + offset * wide
+        for place, step, offset, wide in zip(places, stride, within, dilation, strict=True)
+    ]
+    return padded[(slice(None), slice(None), *index)]
 
 
 def _each(value: Any, sides: int) -> tuple[int, ...]:
