@@ -1,5 +1,7 @@
 """Masks under DistributedDataParallel, over gloo."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,7 +15,9 @@ from dwindle.prune import get_mask, prune, set_mask
 def steps(rank, world, rendezvous):
     """Two steps under DDP, one more prune and two more; the weights all ranks end with."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
+    dist.init_process_group(
+        "gloo", f"file://{rendezvous}", rank=rank, world_size=world, timeout=timedelta(seconds=120)
+    )
     try:
         torch.manual_seed(rank)
         model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Linear(4, 2))

@@ -1,6 +1,7 @@
 """Codebooks in models: gradients, zeros, training, copies, ties."""
 
 import copy
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -201,7 +202,9 @@ def test_refuses_what_does_not_fit(centroids, indices, message):
 def ddp_steps(rank, world, rendezvous):
     """Two steps, a new codebook, two more: all ranks end with the same weights."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
+    dist.init_process_group(
+        "gloo", f"file://{rendezvous}", rank=rank, world_size=world, timeout=timedelta(seconds=120)
+    )
     try:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Linear(8, 60))
