@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dwindle import bind, chains
+from dwindle.calibrate.allocate import Curve, cheapest
 from dwindle.calibrate.feedback import factor, round_with_feedback
 from dwindle.calibrate.observe import Moments, Observer
 from dwindle.calibrate.outputs import Outputs, forward, mean_divergence, sampled_score
@@ -122,7 +124,7 @@ class Measured:
         """How far predictions are off for each tensor, at a quality where this shows."""
         with torch.no_grad():
             references = [forward(plain, batch) for batch in checks]
-        steps, ratios = self.steps(CHECKED), {}
+        steps, ratios = self._steps_at_high_rate(CHECKED), {}
         for name, tensor in self._tensors.items():
             self._tell(f"checking {name}")
             predicted, measured = tensor.try_step(steps[name], checks, references, calibration.outputs)
@@ -130,15 +132,34 @@ class Measured:
         return ratios
 
     def steps(self, quality: float) -> dict[str, float]:
-        """The step of each tensor.
-
-        They are in inverse proportion to the root of its cost, which is best at high rates: every tensor then
-        loses as much by a bit less. Their level is that at which they spend as many bits as those of
-        `step_sizes`, which tensors that were not seen at work get.
+        """The step of each tensor: those that cost the outputs least, at as many bits as `step_sizes` takes.
 
         Args:
-            quality: in dB, see `step_sizes`.
+            quality: in dB, see `step_sizes`, whose steps tensors that were not seen at work get.
         """
+        plain = step_sizes(self.signals, quality)
+        if not self._tensors:
+            return plain
+        budget = sum(tensor.bits(plain[name]) for name, tensor in self._tensors.items())
+        return plain | {name: round_step(step) for name, step in cheapest(self._curves, budget).items()}
+
+    @functools.cached_property
+    def _curves(self) -> dict[str, Curve]:
+        """What each tensor takes and costs, by step."""
+        first = self._steps_at_high_rate(CHECKED)
+
+        def curve(name: str, tensor: _Tensor) -> Curve:
+            ratio = self.ratios.get(name, 1.0)
+            return Curve(lambda step: tensor.measure(step, ratio), first[name], self._finest(name))
+
+        return {name: curve(name, tensor) for name, tensor in self._tensors.items()}
+
+    def _finest(self, name: str) -> float:
+        # Feedback may move a weight to beyond the largest, hence twice the finest step.
+        return 2 * self.signals[name].finest
+
+    def _steps_at_high_rate(self, quality: float) -> dict[str, float]:
+        """Steps in inverse proportion to the root of costs: each tensor loses as much by a bit less."""
         steps = step_sizes(self.signals, quality)
         costs = {
             name: tensor.curvature * self.ratios.get(name, 1.0) for name, tensor in self._tensors.items()
@@ -148,10 +169,17 @@ class Measured:
             weights[name] * (math.log(steps[name]) + math.log(cost) / 2) for name, cost in costs.items()
         )
         scale = math.exp(level / max(sum(weights.values()), 1))
-        # Feedback may move a weight to beyond the largest, hence twice the finest step.
-        return steps | {
-            name: round_step(max(scale / math.sqrt(cost), 2 * self.signals[name].finest))
-            for name, cost in costs.items()
+        return {
+            name: round_step(max(scale / math.sqrt(cost), self._finest(name))) for name, cost in costs.items()
+        }
+
+    def sensitivities(self) -> dict[str, Tensor]:
+        """What a squared error in each weight costs the outputs, in nats, in the shape of the tensor.
+
+        Of tensors that were seen at work; on the CPU, float32.
+        """
+        return {
+            name: tensor.sensitivity() * self.ratios.get(name, 1.0) for name, tensor in self._tensors.items()
         }
 
     def round(self, model: nn.Module, quality: float) -> dict[str, CalibratedTensor]:
@@ -218,15 +246,41 @@ class _Tensor:
             return torch.round(self.weights / step).int()
         return round_with_feedback(self.weights, self.upper, step)
 
+    def bits(self, step: float) -> float:
+        """Zero-order entropy of the nearest levels, in bits for all weights."""
+        return _entropy(torch.round(self.weights / step).int())
+
+    def measure(self, step: float, ratio: float) -> tuple[float, float]:
+        """Bits at a step, and predicted divergence in nats times a ratio."""
+        step = round_step(step)
+        levels = self.levels(step)
+        return _entropy(levels), ratio * self._cost(levels * step)
+
+    def sensitivity(self) -> Tensor:
+        """What a squared error in each weight costs, in nats, in the parameter's shape."""
+        square = torch.diagonal(self.inputs, dim1=-2, dim2=-1)
+        cost = self.gradients[:, :, None] * square[:, None, :] / 2
+        return cost.reshape(self.parameter.shape).float().cpu()
+
+    def _cost(self, rounded: Tensor) -> float:
+        off = rounded - self.weights
+        return float((((off @ self.inputs) * off).sum(2) * self.gradients).sum()) / 2
+
     def try_step(
         self, step: float, batches: list[Any], references: list[Tensor], outputs: Outputs
     ) -> tuple[float, float]:
         """Predicted and measured divergence in nats with this tensor alone rounded."""
         rounded = self.levels(step) * step
-        off = rounded - self.weights
-        cost = ((off @ self.inputs) * off).sum(2)
         before = self.parameter.data
         self.parameter.data = rounded.reshape(before.shape).to(before.dtype)
         measured = mean_divergence(self.model, batches, references, outputs)
         self.parameter.data = before
-        return float((cost * self.gradients).sum()) / 2, measured
+        return self._cost(rounded), measured
+
+
+def _entropy(levels: Tensor) -> float:
+    """Zero-order entropy of levels, in bits for all of them together."""
+    flat = levels.reshape(-1)
+    counts = torch.bincount(flat - flat.min())
+    seen = counts[counts > 0].double()
+    return float(seen @ (math.log2(flat.numel()) - seen.log2()))
