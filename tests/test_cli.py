@@ -206,6 +206,35 @@ def test_settings_of_compress(run, checkpoint, tmp_path):
         tensors("--bits=3", option)
 
 
+def test_target_size_is_met_as_closely_as_half_a_decibel_can(run, refused, checkpoint, tmp_path):
+    def size(*options):
+        path = tmp_path / "x.dwz"
+        assert run("compress", checkpoint, "-o", path, "--force", *options)[0] == 0
+        return path.stat().st_size
+
+    found = size("--target-size", "5000")
+    assert size("--quality", "0") < found <= 5000
+    assert found in {size(f"--quality={half / 2}") for half in range(20, 48)}
+    least = size("--quality=0")
+    assert size("--target-size", least) == least
+    assert size("--target-size", 10**9) == size("--quality=60")
+    path = tmp_path / "none.dwz"
+    assert f"at most 100 bytes, got {least} at the least" in refused(
+        "compress", checkpoint, "-o", path, "--target-size=100"
+    )
+    assert not path.exists()
+
+
+def test_entropy_constrained_is_smaller_at_low_quality(run, checkpoint, tmp_path):
+    sizes = []
+    for options in ((), ("--entropy-constrained",)):
+        path = tmp_path / f"{len(sizes)}.dwz"
+        assert run("compress", checkpoint, "-o", path, "--quality=3", *options)[0] == 0
+        assert run("verify", path, "--against", checkpoint)[0] == 0
+        sizes.append(path.stat().st_size)
+    assert sizes[1] < 0.95 * sizes[0]
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

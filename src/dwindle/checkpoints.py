@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from dwindle import atomic, dtypes, settings
 from dwindle.code.plan import Coding
 from dwindle.compression import QUALITY, Result, least, out_of_range
-from dwindle.errors import CheckpointError, TensorError, shown
+from dwindle.errors import CheckpointError, SearchError, TensorError, shown
 from dwindle.file import Archive, ledger, write
 from dwindle.file.reader import default_threads
 from dwindle.io import read_checkpoint
@@ -23,10 +24,14 @@ from dwindle.prune import by_sparsity
 from dwindle.records import Raw, Record, Shared, Tied, distinct, elements, few_values, to_storage
 from dwindle.rounding import is_vector, round_significant, significant_bits
 from dwindle.share import Signal, assign_layer, step_sizes
+from dwindle.share.entropy import entropy_constrained as clustered
 from dwindle.share.kmeans import Init
 from dwindle.share.levels import check_quality, from_levels, to_levels
 
 T = TypeVar("T")
+
+HIGHEST, UNIT = 60.0, 0.5
+"""Greatest quality that is looked for, and the step between two, in dB."""
 
 
 def compress_checkpoint(
@@ -38,8 +43,10 @@ def compress_checkpoint(
     base: Path | str | None = None,
     sparsity: float | Mapping[str, float | None] | None = None,
     quality: float | None = None,
+    target_size: int | None = None,
     bits: int | Mapping[str, int | None] | None = None,
     init: Init = "linear",
+    entropy_constrained: bool = False,
     lossless: bool = False,
     codebook: str | None = None,
     coding: Coding | None = None,
@@ -66,9 +73,12 @@ def compress_checkpoint(
         sparsity: sparsity, for all those tensors or by name, pattern and type (`settings.resolve`).
         quality: signal to noise in dB, see `compress`; biases and norms are tensors of one dimension that are
             called so.
+        target_size: the most bytes of the file: the greatest quality of those in steps of `UNIT` that keeps
+            to it is looked for, in seven trials or less.
         bits: width of an index, likewise: codebooks by k-means instead, and all that gets none stays exact;
             with an empty mapping everything does.
         init: start of k-means.
+        entropy_constrained: with `quality` or `target_size`, see `compress`.
         lossless: change nothing, whatever `sparsity`, `quality` and `bits` say. Tensors are then read and
             written one after the other: memory does not grow with the checkpoint.
         codebook: "float16" or "bfloat16": round the entries of codebooks of `bits` to that type, which about
@@ -83,8 +93,10 @@ def compress_checkpoint(
     Raises:
         CheckpointError: if the checkpoint cannot be read.
         OutputError: if `path` exists without `force`, is the source, or cannot be written.
+        SearchError: if not even the least quality keeps to `target_size`.
         TensorError: if a key of `sparsity` or `bits` fits no tensor, or one to prune and not to share has
             more than 65,535 survivors.
+        ValueError: if a number is out of range, or settings are given that exclude each other.
         VerificationError: if the file does not decode to what went in.
     """
     source, path = Path(source), Path(path)
@@ -93,28 +105,71 @@ def compress_checkpoint(
     checkpoint = read_checkpoint(source, key=key, layers=None if layers is None else Path(layers))
     _check_plain(source, checkpoint.records)
     before = None if base is None else read_checkpoint(base).records
-    if bits is not None and quality is not None:
-        raise ValueError("expected quality or bits, got both")
-    quality = QUALITY if quality is None else quality
-    check_quality(quality)
-    made: Mapping[str, Record] = checkpoint.records
-    notes: tuple[str, ...] = ()
-    if not lossless:
-        how = _How(sparsity, quality, bits, init, codebook, min_elements, seed)
-        made, notes = _made(checkpoint.records, how, threads, progress)
-    write(
-        path,
-        made,
-        coding=coding,
-        metadata=checkpoint.metadata,
-        base=before,
-        extras=checkpoint.extras,
-        force=force,
-        threads=threads,
-    )
+    _check(quality, target_size, bits, lossless=lossless, entropy_constrained=entropy_constrained)
+
+    def save(where: Path, quality: float) -> tuple[int, tuple[str, ...]]:
+        made: Mapping[str, Record] = checkpoint.records
+        notes: tuple[str, ...] = ()
+        if not lossless:
+            how = _How(sparsity, quality, bits, init, entropy_constrained, codebook, min_elements, seed)
+            tell = progress if where == path else None
+            made, notes = _made(checkpoint.records, how, threads, tell)
+        written = write(
+            where,
+            made,
+            coding=coding,
+            metadata=checkpoint.metadata,
+            base=before,
+            extras=checkpoint.extras,
+            force=force or where != path,
+            threads=threads,
+        )
+        return written.size, notes
+
+    if target_size is not None:
+        quality = _greatest_quality(save, target_size, path)
+    _, notes = save(path, QUALITY if quality is None else quality)
     with Archive(path, max_bytes=None, base=before) as archive:
         book = ledger(archive)
     return Result(path, book, notes, checkpoint.skipped, kept=checkpoint.kept)
+
+
+def _check(
+    quality: float | None,
+    target_size: int | None,
+    bits: int | Mapping[str, int | None] | None,
+    *,
+    lossless: bool,
+    entropy_constrained: bool,
+) -> None:
+    if bits is not None and quality is not None:
+        raise ValueError("expected quality or bits, got both")
+    if target_size is not None and (bits is not None or quality is not None or lossless):
+        raise ValueError("expected target_size alone, got it with quality, bits or lossless")
+    if target_size is not None and target_size < 1:
+        raise ValueError(f"expected a target_size of 1 byte or more, got {target_size}")
+    if entropy_constrained and (bits is not None or lossless):
+        raise ValueError("expected entropy_constrained with a quality or target_size, got bits or lossless")
+    if quality is not None:
+        check_quality(quality)
+
+
+def _greatest_quality(
+    save: Callable[[Path, float], tuple[int, tuple[str, ...]]], target_size: int, path: Path
+) -> float:
+    """The greatest quality whose file is of at most so many bytes."""
+    low, high = -1, round(HIGHEST / UNIT)
+    with tempfile.TemporaryDirectory() as folder:
+        sizes: dict[int, int] = {}
+        while high > low:
+            middle = (low + high + 1) // 2
+            sizes[middle], _ = save(Path(folder) / "trial.dwz", middle * UNIT)
+            low, high = (middle, high) if sizes[middle] <= target_size else (low, middle - 1)
+    if low < 0:
+        raise SearchError(
+            f"{path}: expected a file of at most {target_size} bytes, got {sizes[0]} at the least quality"
+        )
+    return low * UNIT
 
 
 @dataclass(frozen=True)
@@ -125,6 +180,7 @@ class _How:
     quality: float
     bits: int | Mapping[str, int | None] | None
     init: Init
+    entropy_constrained: bool
     codebook: str | None
     min_elements: int | None
     seed: int
@@ -151,8 +207,7 @@ def _made(
     def work(name: str) -> Record:
         record = records[name]
         if name in steps:
-            found = from_levels(to_levels(pruned(name), steps[name]), steps[name], raw[name].dtype)
-            record = _as_shared(raw[name], *found)
+            record = _as_shared(raw[name], *_levels(pruned(name), steps[name], raw[name].dtype, how))
         elif known.get(name) is not None:
             record = known[name] or record
         elif name in shares or name in widths:
@@ -250,6 +305,12 @@ def _clustered(
             raise TensorError(f"{name}: expected bits for a pruned tensor of so many values, got none")
         return small
     return _as_shared(record, *assign_layer(weights, bits, init=init, seed=seed, dtype=record.dtype))
+
+
+def _levels(weights: NDArray[Any], step: float, dtype: str, how: _How) -> tuple[NDArray[Any], NDArray[Any]]:
+    if how.entropy_constrained:
+        return clustered(weights, step, dtype)
+    return from_levels(to_levels(weights, step), step, dtype)
 
 
 def _as_shared(record: Raw, codebook: NDArray[Any], indices: NDArray[Any]) -> Shared:

@@ -113,6 +113,7 @@ def compress(
     bits: int | Mapping[str, int | None] | None = None,
     calibrate: Calibration | Iterable[Any] | None = None,
     init: Init = "linear",
+    entropy_constrained: bool = False,
     lossless: bool = False,
     coding: Coding | None = None,
     train: Train | None = None,
@@ -141,8 +142,12 @@ def compress(
         bits: width of an index, for all tensors or by name and layer type (`share.share`): codebooks by
             k-means instead, and all that gets none stays exact; with an empty mapping everything does.
         calibrate: some hundred inputs without labels, in batches, or a `Calibration`, which says more: bits
-            go where the model's outputs need them, and weights make up for each other's rounding.
+            go where the model's outputs need them, and weights make up for each other's rounding. With `bits`
+            k-means minds what an error in each weight costs, see `share.share`.
         init: start of k-means.
+        entropy_constrained: with `quality`, choose the values weights take, zero among them, for error and
+            for bytes after entropy coding at once, where that is cheaper than levels
+            (`share.entropy.entropy_constrained`).
         lossless: change nothing, whatever `sparsity`, `quality` and `bits` say: every tensor comes back to
             the bit.
         coding: how indices and gaps are coded; for each tensor what is smallest by default.
@@ -159,15 +164,18 @@ def compress(
         OutputError: if `path` exists without `force` or cannot be written.
         TensorError: if a name is no tensor's, or the model holds what has no record.
         TypeError: if metadata is anything but text.
-        ValueError: if a number is out of range, or `bits` is given with `quality` or `calibrate`.
+        ValueError: if a number is out of range, or `bits` is given with `quality`, or `entropy_constrained`
+            with `bits` or `calibrate`.
         VerificationError: if the file does not decode to what went in.
     """
     path = Path(path)
     atomic.check_output(path, force=force)
     check_metadata(metadata or {})
     bind.check(model)
-    if bits is not None and (quality is not None or calibrate is not None):
-        raise ValueError("expected bits, or quality and calibrate, got both")
+    if bits is not None and quality is not None:
+        raise ValueError("expected quality or bits, got both")
+    if entropy_constrained and (bits is not None or calibrate is not None):
+        raise ValueError("expected entropy_constrained without bits and calibrate, got both")
     if quality is not None:
         check_quality(quality)
     if lossless:
@@ -188,9 +196,12 @@ def compress(
             train(small)
     unshared = [name for name in widths if name not in exact and get_codebook(*owners[name]) is None]
     if bits is None:
-        _round(small, unshared, quality, calibrate, progress)
+        _round(small, unshared, quality, calibrate, progress, entropy_constrained)
     else:
-        share(small, bits={name: widths[name] for name in unshared}, init=init, seed=seed)
+        costs = None
+        if calibrate is not None and unshared:
+            costs = _measured(small, unshared, calibrate, progress).sensitivities()
+        share(small, bits={name: widths[name] for name in unshared}, init=init, seed=seed, sensitivity=costs)
     if unshared and train is not None:
         train(small)
     write(path, bind.to_records(small), coding=coding, metadata=metadata, force=force)
@@ -208,6 +219,7 @@ def _round(
     quality: float | None,
     calibrate: Calibration | Iterable[Any] | None,
     progress: Callable[[str], None] | None,
+    entropy_constrained: bool,
 ) -> None:
     """Round weights to levels, but for what was shared before, and vectors to few bits, in place."""
     if quality is None:
@@ -216,11 +228,20 @@ def _round(
     owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
     signals = {name: Signal.of(array_of(*owners[name])) for name in names if name not in known}
     if calibrate is None:
-        share_levels(model, step_sizes(signals, quality))
+        share_levels(model, step_sizes(signals, quality), entropy_constrained=entropy_constrained)
     else:
-        given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
-        Measured(model, signals, given, progress).round(model, quality)
+        _measured(model, signals, calibrate, progress).round(model, quality)
     round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
+
+
+def _measured(
+    model: nn.Module,
+    names: Iterable[str],
+    calibrate: Calibration | Iterable[Any],
+    progress: Callable[[str], None] | None,
+) -> Measured:
+    given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
+    return Measured(model, names, given, progress)
 
 
 def read_back(model: nn.Module, archive: Archive, source: str) -> nn.Module:

@@ -36,6 +36,17 @@ def compress(
             show_default=False,
         ),
     ] = None,
+    target_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Instead, the best quality in so many bytes.", show_default=False),
+    ] = None,
+    entropy_constrained: Annotated[
+        bool,
+        typer.Option(
+            "--entropy-constrained",
+            help="Choose the values of weights for bytes and error at once; pays at low quality.",
+        ),
+    ] = False,
     bits: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +131,14 @@ def compress(
             check_quality(quality)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--quality") from error
+    if target_size is not None and (quality is not None or bits is not None or lossless):
+        raise typer.BadParameter(
+            "expected it without --quality, --bits and --lossless", param_hint="--target-size"
+        )
+    if entropy_constrained and (bits is not None or lossless):
+        raise typer.BadParameter(
+            "expected it without --bits and --lossless", param_hint="--entropy-constrained"
+        )
     if codebook is not None and bits is None:
         raise typer.BadParameter("expected --bits with it, got none", param_hint="--codebook")
     widths = _setting(bits, int, "--bits", lambda width: 1 <= width <= 16, "1 to 16 bits")
@@ -144,6 +163,8 @@ def compress(
             codebook=codebook,
             sparsity=shares,
             quality=quality,
+            target_size=target_size,
+            entropy_constrained=entropy_constrained,
             bits=widths,
             init=init,  # type: ignore[arg-type] # checked above
             coding=coding,

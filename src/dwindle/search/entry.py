@@ -24,6 +24,7 @@ class Settings(TypedDict, total=False):
     quality: float | None
     bits: int | Mapping[str, int | None] | None
     init: Init
+    entropy_constrained: bool
     lossless: bool
     min_elements: int | None
     seed: int

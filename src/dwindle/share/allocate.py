@@ -56,12 +56,12 @@ def points(
     data = survivors(weights)
     alive = len(data.values)
     zeros = weights.size - alive
-    place = _entropy(np.array([zeros, alive]))
+    place = entropy(np.array([zeros, alive]))
     found = []
     for bits in choices:
         clustering = kmeans(data, (1 << bits) - (zeros > 0), init=init, seed=seed)
         used = clustering.counts[clustering.counts > 0]
-        index = _entropy(used) if estimate == "entropy" else float(alive * bits)
+        index = entropy(used) if estimate == "entropy" else float(alive * bits)
         entries = len(used) + (zeros > 0)
         found.append(Point(bits, (place + index) / 8 + entries * itemsize, clustering.mse * alive))
     return found
@@ -147,7 +147,7 @@ def _rate(left: Point, right: Point) -> float:
     return (left.error - right.error) / (right.nbytes - left.nbytes)
 
 
-def _entropy(counts: NDArray[np.int64]) -> float:
+def entropy(counts: NDArray[np.int64]) -> float:
     """Zero-order entropy of symbols that occur so often, in bits for all of them together."""
     seen = counts[counts > 0].astype(np.float64)
     return float(seen @ (np.log2(seen.sum()) - np.log2(seen))) if len(seen) else 0.0

@@ -17,6 +17,7 @@ from dwindle.errors import TensorError
 from dwindle.records import MAX_ENTRIES
 from dwindle.share.allocate import allocate
 from dwindle.share.codebook import set_codebook
+from dwindle.share.entropy import entropy_constrained as cluster
 from dwindle.share.layer import assign_layer, squared_error
 from dwindle.share.levels import from_levels, to_levels
 from dwindle.share.starts import Init
@@ -106,6 +107,7 @@ def share(
     init: Init = "linear",
     seed: int = 0,
     min_elements: int = 1,
+    sensitivity: Mapping[str, torch.Tensor] | None = None,
 ) -> ShareReport:
     """Let the weights of each tensor share a few values, in place.
 
@@ -122,6 +124,9 @@ def share(
         init: "linear", "density", "forgy" or "optimal"; see `kmeans.kmeans`.
         seed: of "forgy".
         min_elements: leave smaller tensors alone unless they are named in `bits`.
+        sensitivity: what a squared error in each weight costs, by tensor name, in the tensor's shape, 0 or
+            more; it moves values to where it is great, whatever `init` says (`calibrate.Measured`, or squared
+            gradients). Tensors not named get plain k-means.
 
     Returns:
         What was shared.
@@ -138,12 +143,15 @@ def share(
     if budget is not None:
         weights = {name: array_of(*owners[name]) for name in chosen}
         chosen = allocate(weights, budget, init=init, seed=seed)
+    known = {name: found.detach().cpu().numpy() for name, found in (sensitivity or {}).items()}
     books, rows = [], []
     for name, width in chosen.items():
         array = array_of(*owners[name])
         dtype = _dtype(chains.source(*owners[name]))
         try:
-            codebook, indices = assign_layer(array, width, init=init, seed=seed, dtype=dtype)
+            codebook, indices = assign_layer(
+                array, width, init=init, seed=seed, dtype=dtype, sensitivity=known.get(name)
+            )
         except TensorError as error:
             raise TensorError(f"{name}: {error}") from error
         books.append((name, torch.from_numpy(codebook), torch.from_numpy(indices)))
@@ -155,7 +163,7 @@ def share(
     return ShareReport(tuple(rows))
 
 
-def share_levels(model: nn.Module, steps: Mapping[str, float]) -> None:
+def share_levels(model: nn.Module, steps: Mapping[str, float], *, entropy_constrained: bool = False) -> None:
     """Let the weights of tensors take whole multiples of a step, in place: a codebook of all of them.
 
     Zeros stay zeros. A codebook that a tensor has already is replaced. An error leaves the model as it was.
@@ -163,6 +171,8 @@ def share_levels(model: nn.Module, steps: Mapping[str, float]) -> None:
     Args:
         model: any module.
         steps: the step of each tensor to share, by full name (`levels.step_sizes`).
+        entropy_constrained: where that is cheaper, take clusters for the bytes after entropy coding instead,
+            a bit as dear as in these levels (`entropy.entropy_constrained`).
 
     Raises:
         TensorError: if a name is no tensor's, or a tensor holds NaN or infinite weights, or is more than
@@ -177,7 +187,11 @@ def share_levels(model: nn.Module, steps: Mapping[str, float]) -> None:
         # A NaN fails both.
         if array.size and not float(np.abs(array).max()) <= step * (MAX_ENTRIES // 2 - 1):
             raise TensorError(f"{name}: expected finite weights under {MAX_ENTRIES // 2 - 1} steps of {step}")
-        values, places = from_levels(to_levels(array, step), step, _dtype(chains.source(*owners[name])))
+        dtype = _dtype(chains.source(*owners[name]))
+        if entropy_constrained:
+            values, places = cluster(array, step, dtype)
+        else:
+            values, places = from_levels(to_levels(array, step), step, dtype)
         books.append((name, torch.from_numpy(values), torch.from_numpy(places)))
     for name, centroids, indices in books:
         set_codebook(model, name, centroids, indices)

@@ -12,7 +12,13 @@ from dwindle.kernels import kmeans as kernels
 from dwindle.records import MAX_ENTRIES, index_dtype
 
 
-def assign(values: NDArray[Any], centroids: NDArray[Any], *, pruned: bool = False) -> NDArray[Any]:
+def assign(
+    values: NDArray[Any],
+    centroids: NDArray[Any],
+    *,
+    pruned: bool = False,
+    borders: NDArray[np.float64] | None = None,
+) -> NDArray[Any]:
     """Index of the centroid nearest each value; halfway between two, of the lower one.
 
     Takes 1 byte a value (2 over 256 indices), the result.
@@ -22,6 +28,8 @@ def assign(values: NDArray[Any], centroids: NDArray[Any], *, pruned: bool = Fals
         centroids: ascending, in the dtype of `values`, shape (k,), finite; of equal ones the lowest index is
             taken.
         pruned: give every value that is zero index 0, and the i-th centroid index i + 1.
+        borders: the greatest value of each centroid but the last, ascending, shape (k - 1,), where it is not
+            to be the middle.
 
     Returns:
         Shape (n,), C order; uint8 where there are at most 256 indices, else uint16.
@@ -39,19 +47,18 @@ def assign(values: NDArray[Any], centroids: NDArray[Any], *, pruned: bool = Fals
     indices = np.empty(values.size, index_dtype(entries))
     flat = np.ascontiguousarray(values).reshape(-1)
     bits = flat.view(np.dtype(f"u{flat.itemsize}"))
-    borders = _borders(centroids)
+    middles = 0.5 * (centroids[:-1].astype(np.float64) + centroids[1:].astype(np.float64))
+    ends = _rounded_down(middles if borders is None else borders, centroids.dtype)
     shift = np.uint64(8 * flat.itemsize - 16)
-    if not kernels.assign(flat, bits, shift, _first_bits(borders), borders, pruned, indices):
+    if not kernels.assign(flat, bits, shift, _first_bits(ends), ends, pruned, indices):
         raise TensorError("expected finite values, got NaN or infinity")
     return indices
 
 
-def _borders(centroids: NDArray[Any]) -> NDArray[Any]:
-    """Greatest value still nearest to each centroid but the last, shape (k - 1,)."""
-    exact = centroids.astype(np.float64)
-    middle = 0.5 * (exact[:-1] + exact[1:])
-    border = middle.astype(centroids.dtype)
-    return np.where(border > middle, np.nextafter(border, centroids.dtype.type(-np.inf)), border)
+def _rounded_down(borders: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The greatest values of a dtype that are not over the borders."""
+    rounded = borders.astype(dtype)
+    return np.where(rounded > borders, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
 
 
 def _first_bits(borders: NDArray[Any]) -> NDArray[np.uint32]:

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle import dtypes
+from dwindle.errors import TensorError
 from dwindle.share.assign import assign
 from dwindle.share.kmeans import kmeans
 from dwindle.share.sorted import Sorted
 from dwindle.share.starts import Init
+from dwindle.share.weighted import weighted_kmeans
 
 CHUNK = 1 << 20
 """Weights whose errors are held at once."""
@@ -27,6 +29,7 @@ def assign_layer(
     kept: NDArray[np.bool_] | None = None,
     iterations: int = 100,
     dtype: str | None = None,
+    sensitivity: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Cluster the survivors of a layer; zeros are what was pruned, and stay zero.
 
@@ -43,6 +46,8 @@ def assign_layer(
         iterations: see `kmeans`.
         dtype: name of the dtype the codebook will be stored in, whose rounding it gets here; that of
             `weights` if None.
+        sensitivity: what a squared error in each weight costs, in the shape of `weights`, 0 or more:
+            centroids are then those of `weighted_kmeans`, whatever `init` says.
 
     Returns:
         The codebook, in the dtype of `weights`, shape (k,): first +0.0 where there are zeros or `pruned`,
@@ -55,10 +60,19 @@ def assign_layer(
     """
     if not 1 <= bits <= 16:
         raise ValueError(f"expected 1 to 16 bits, got {bits}")
-    data = survivors(weights, kept)
-    zero = pruned or len(data.values) < weights.size
-    found = kmeans(data, (1 << bits) - zero, init=init, seed=seed, iterations=iterations)
-    used = found.centroids[found.counts > 0]
+    alive = _alive(weights, kept)
+    zero = pruned or not alive.all()
+    if sensitivity is None:
+        found = kmeans(
+            _sorted(weights, alive), (1 << bits) - zero, init=init, seed=seed, iterations=iterations
+        )
+        used = found.centroids[found.counts > 0]
+    else:
+        left = weights[alive]
+        means = weighted_kmeans(left, _like(sensitivity, weights)[alive], (1 << bits) - zero)
+        used = means.astype(weights.dtype)
+        # The nearest weights are not those a mean was taken of: it may be left with none.
+        used = used[np.bincount(assign(left, used), minlength=len(used)) > 0] if left.size else used
     centroids = _rounded(used, dtype or str(weights.dtype))
     codebook = np.concatenate([np.zeros(int(zero), weights.dtype), centroids])
     if not len(centroids):
@@ -75,10 +89,25 @@ def survivors(weights: NDArray[Any], kept: NDArray[np.bool_] | None = None) -> S
     Raises:
         TensorError: if a weight is NaN or infinite, or the dtype is not float32 or float64.
     """
-    alive = weights != 0
+    return _sorted(weights, _alive(weights, kept))
+
+
+def _alive(weights: NDArray[Any], kept: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    alive: NDArray[np.bool_] = weights != 0
     if kept is not None:
         alive &= kept
+    return alive
+
+
+def _sorted(weights: NDArray[Any], alive: NDArray[np.bool_]) -> Sorted:
     return Sorted.of(weights) if alive.all() else Sorted.of(weights[alive], overwrite=True)
+
+
+def _like(sensitivity: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+    if sensitivity.shape != weights.shape:
+        expected, got = list(weights.shape), list(sensitivity.shape)
+        raise TensorError(f"expected a sensitivity of shape {expected}, got {got}")
+    return sensitivity
 
 
 def squared_error(weights: NDArray[Any], codebook: NDArray[Any], indices: NDArray[Any]) -> float:

@@ -67,20 +67,32 @@ def _part(data: Sorted, start: int, end: int) -> tuple[float, int, int, float]:
 
 def _optimal(data: Sorted, k: int) -> NDArray[np.float64]:
     """Means of the optimal split of the bins."""
-    edges = _bins(data)
-    sums = data.sums_at(edges)[0]
-    counts = edges.astype(np.float64)
-    k = min(k, len(edges) - 1)
-    back = np.zeros((k, len(edges)), np.uint16)
-    kernels.partition(counts, sums, np.zeros((2, len(edges))), back)
-    cuts = [len(edges) - 1]
+    edges = bins(data)
+    return best_means(edges.astype(np.float64), data.sums_at(edges)[0], k) + data.shift
+
+
+def best_means(masses: NDArray[np.float64], sums: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """Means of the runs of bins whose squared error is least.
+
+    Args:
+        masses: of all bins before each, from 0 and strictly rising, shape (m + 1,), m at most 65,535.
+        sums: of mass times value, likewise, shape (m + 1,).
+        k: most runs.
+
+    Returns:
+        Ascending, shape (min(k, m),).
+    """
+    back = np.zeros((min(k, len(masses) - 1), len(masses)), np.uint16)
+    kernels.partition(masses, sums, np.zeros((2, len(masses))), back)
+    cuts = [len(masses) - 1]
     for row in reversed(back):
         cuts.append(int(row[cuts[-1]]))
     ends = np.array(cuts[::-1])
-    return np.sort(np.diff(sums[ends]) / np.diff(counts[ends]) + data.shift)
+    means: NDArray[np.float64] = np.diff(sums[ends]) / np.diff(masses[ends])
+    return np.sort(means)
 
 
-def _bins(data: Sorted) -> NDArray[np.uint64]:
+def bins(data: Sorted) -> NDArray[np.uint64]:
     """Edges of at most `BINS` bins that hold about the same error each: ascending positions, from 0 to n.
 
     Every round cuts each bin into equal widths, as many as the cube root of its squared error asks for: the
