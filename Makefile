@@ -61,6 +61,7 @@ results: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.efficientnet --images $(PICTURES) --peer $(NNCODEC) \
 		--json results/efficientnet-lite0.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sentences $(SENTENCES) --json results/sentences.json
+	$(BIN)/python -m benchmarks.codebooks --json results/codebooks.json
 	$(BIN)/python -m benchmarks.fuzz --files 1000000 --json results/fuzz.json
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m benchmarks.fuzz --files 50000 --seed 1 --json results/fuzz-boundscheck.json
 	$(BIN)/python -m benchmarks.stream --json results/stream.json

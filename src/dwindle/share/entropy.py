@@ -62,8 +62,8 @@ def entropy_constrained(weights: NDArray[Any], step: float, dtype: str) -> tuple
     levels = from_levels(to_levels(weights, step), step, dtype)
     if not weights.any() or len(levels[0]) > MOST:
         return levels
-    entries, lengths = _entries(weights, levels[0].astype(np.float64), price(step))
-    found = _assigned(weights, entries, lengths, dtype)
+    entries, codes = _entries(weights, levels[0].astype(np.float64), price(step))
+    found = _assigned(weights, entries, codes, dtype)
     costs = [
         squared_error(weights, *book) + price(step) * (entropy(np.bincount(book[1])) + extra)
         for book, extra in ((found, ENTRY_BITS * len(found[0])), (levels, 0))
@@ -74,7 +74,7 @@ def entropy_constrained(weights: NDArray[Any], step: float, dtype: str) -> tuple
 def _entries(
     weights: NDArray[Any], entries: NDArray[np.float64], cost_of_bit: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Entries in use, ascending, and their code lengths in bits. One is zero as long as it is in use."""
+    """Entries in use, ascending, zero itself among them while it is, and what the code of each costs."""
     alive = weights[weights != 0]
     binned = Binned.of(alive)
     pruned = weights.size - alive.size
@@ -98,18 +98,18 @@ def _entries(
 
 
 def _assigned(
-    weights: NDArray[Any], entries: NDArray[np.float64], costs: NDArray[np.float64], dtype: str
+    weights: NDArray[Any], entries: NDArray[np.float64], codes: NDArray[np.float64], dtype: str
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Codebook and indices: every weight takes the entry of least squared error plus cost of its code."""
+    """Codebook and indices: every weight takes the entry of least squared error plus what its code costs."""
     wide = np.float64 if dtype == "float64" else np.float32
     short = round_significant(entries, SIGNIFICANT)
     values = dtypes.to_float(dtypes.from_float(short, dtype), dtype).astype(wide)
     values, firsts = np.unique(values, return_index=True)
-    costs, exact = costs[firsts], values.astype(np.float64)
-    borders = (exact[1:] + exact[:-1]) / 2 + np.diff(costs) / (2 * np.diff(exact))
+    codes, exact = codes[firsts], values.astype(np.float64)
+    borders = (exact[1:] + exact[:-1]) / 2 + np.diff(codes) / (2 * np.diff(exact))
     # Rounded entries may have lost their place between their neighbours; then nothing takes them.
     borders = np.maximum.accumulate(borders)
-    indices = assign(weights.astype(wide), values, borders=borders)
+    indices = assign(weights.astype(wide, copy=False), values, borders=borders)
     if not (weights != 0).all():
         indices[weights.reshape(-1) == 0] = np.flatnonzero(values == 0)[0]
     used = np.bincount(indices, minlength=len(values)) > 0
