@@ -219,12 +219,12 @@ def test_sharing_spends_about_the_bits_asked_for():
         model["a"].weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
         model["b"].weight.normal_(std=1.0, generator=torch.Generator().manual_seed(1))
     names = ["a.weight", "b.weight"]
-    share_at(model, names, 3, dict.fromkeys(names, 1.0), {})
+    share_at(model, names, 3, dict.fromkeys(names, 1.0))
     entries = {name: len(get_codebook(model, name).centroids) for name in names}
     assert entries["b.weight"] > entries["a.weight"]
     assert entries["b.weight"] <= 16
     kept = [get_codebook(model, name) for name in names]
-    share_at(model, names, 6, dict.fromkeys(names, 1.0), {})
+    share_at(model, names, 6, dict.fromkeys(names, 1.0))
     assert [get_codebook(model, name) for name in names] == kept
 
 

@@ -63,8 +63,8 @@ class Calibration:
             towards the model's own outputs (`repair.distill`).
         seed: of labels, positions and orders that are drawn.
 
-    With `feedback` neither of the two repairs gained anything on EfficientNet-Lite0 (README), hence they are
-    off.
+    Beside feedback neither of the two repairs gains anything (README, Results), hence they are off; where
+    there is none, matched moments do.
 
     Raises:
         ValueError: if there are to be fewer than no passes.

@@ -27,8 +27,8 @@ not all that training can do."""
 PATIENCE = 14
 """Passes of training in which a pruned network may come back over the floor."""
 
-SHARE_PATIENCE = 6
-"""Passes in which a shared one may."""
+SHARE_PATIENCE = 5
+"""Passes without a better score after which a shared one is given up."""
 
 RESERVED = 0.25
 """Share of the passes that is kept for sharing."""
@@ -129,6 +129,11 @@ class _Gradual:
             if at.least > held * (1 - SLOW):
                 at.phase = "share"
 
+    def _since_best(self, latest: int) -> int:
+        """How many steps after the best of so many latest ones there were."""
+        scores = [-math.inf if step.score is None else step.score for step in self.trial.steps[-latest:]]
+        return len(scores) - 1 - scores.index(max(scores))
+
     def _end_pruning(self) -> None:
         """Turn to sharing when it is time, or end if there is nothing to share."""
         at, levels = self.at, self.trainee.levels
@@ -153,7 +158,7 @@ class _Gradual:
         at.fresh = True
         if step.holds or (best is not None and step.size >= self.trial.steps[best].size):
             at.bits -= 1
-        elif trainee.tries < SHARE_PATIENCE:
+        elif self._since_best(trainee.tries + 1) < SHARE_PATIENCE:
             at.fresh = False
         elif at.level > 0:
             at.level -= 1

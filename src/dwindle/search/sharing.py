@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dwindle import chains
 from dwindle.share import get_codebook, share
@@ -19,13 +19,7 @@ SIGNIFICANT = 8
 """Bits that are kept of biases, of the scales of norms and of the entries of codebooks."""
 
 
-def share_at(
-    model: nn.Module,
-    names: Sequence[str],
-    bits: int,
-    importance: Mapping[str, float],
-    sensitivity: Mapping[str, Tensor],
-) -> None:
+def share_at(model: nn.Module, names: Sequence[str], bits: int, importance: Mapping[str, float]) -> None:
     """Share tensors in place, in the bytes that indices of `bits` bits would take in each.
 
     Tensors get more or fewer bits as it lowers what squared errors cost. One that has no more values than fit
@@ -36,7 +30,6 @@ def share_at(
         names: sharable tensors.
         bits: 2 to 8.
         importance: by tensor name what a squared error costs, positive.
-        sensitivity: by tensor name, where it is known, what one costs in each weight.
     """
     owners = chains.weights(model)
     books = {name: get_codebook(model, name) for name in names}
@@ -50,8 +43,7 @@ def share_at(
         choices=range(min(bits, 2), min(bits + 2, 9)),
         init="optimal",
     )
-    known = {name: sensitivity[name] for name in widths if name in sensitivity}
-    share(model, bits=widths, init="optimal", sensitivity=known)
+    share(model, bits=widths, init="optimal")
 
 
 @contextlib.contextmanager

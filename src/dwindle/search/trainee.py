@@ -55,7 +55,7 @@ class Trainee:
 
     def share(self, bits: int) -> None:
         """Share the model's tensors."""
-        self._share(self.model, bits)
+        share_at(self.model, self._names, bits, self.saliency.importance(self.model, self._names))
         self.mean, self.tries = chains.duplicate(self.model), 0
 
     def run_pass(self) -> None:
@@ -73,7 +73,7 @@ class Trainee:
         """Measure the average, or, with `share`, a shared copy of it."""
         shared = chains.duplicate(self.mean)
         if share:
-            self._share(shared, bits)
+            share_at(shared, self._names, bits, self.saliency.importance(shared, self._names))
         round_books(shared, self.trial.targets.model, self._names)
         return self.trial.measure(shared, {"survivors": self.survivors, "bits": bits}, scored=scored)
 
@@ -111,10 +111,6 @@ class Trainee:
         self.trial.work.save_tensors(f"saliency-{self._serial}", self.saliency.squares)
         self.trial.save({"trainee": {**kept, "levels": self.levels, "names": names}, **position}, models)
         self._new = {}
-
-    def _share(self, model: nn.Module, bits: int) -> None:
-        found = self.saliency
-        share_at(model, self._names, bits, found.importance(model, self._names), found.squares)
 
     @property
     def _names(self) -> tuple[str, ...]:
