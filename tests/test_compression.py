@@ -243,11 +243,19 @@ def test_a_quality_out_of_range_is_refused(tmp_path, net, checkpoint, quality):
 def test_two_ways_to_share_at_once_are_refused(tmp_path, net, checkpoint):
     for call in (
         lambda: dwindle.compress(net, tmp_path / "x.dwz", bits=4, quality=20),
-        lambda: dwindle.compress(net, tmp_path / "x.dwz", bits=4, calibrate=[torch.ones(1)]),
+        lambda: dwindle.compress(net, tmp_path / "x.dwz", bits=4, entropy_constrained=True),
+        lambda: dwindle.compress(
+            net, tmp_path / "x.dwz", calibrate=[torch.ones(1)], entropy_constrained=True
+        ),
         lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", bits=4, quality=20),
+        lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", bits=4, entropy_constrained=True),
+        lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", target_size=999, quality=20),
+        lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", target_size=999, lossless=True),
     ):
-        with pytest.raises(ValueError, match="got both"):
+        with pytest.raises(ValueError, match=r"got both|got bits|got it with"):
             call()
+    with pytest.raises(ValueError, match="1 byte or more, got 0"):
+        dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", target_size=0)
 
 
 @pytest.mark.parametrize("lossless", [False, True])

@@ -128,7 +128,6 @@ def test_the_callers_model_is_unchanged(tmp_path, task, trained):
 @pytest.mark.parametrize("with_training", [False, True])
 def test_a_size_is_kept_and_used(tmp_path, task, trained, with_training):
     train = task.train if with_training else None
-    sizes = []
     for limit in (700, 1000):
         result = dwindle.compress(
             trained,
@@ -138,11 +137,12 @@ def test_a_size_is_kept_and_used(tmp_path, task, trained, with_training):
             target_size=limit,
             max_passes=30,
         )
-        assert 0.8 * limit < result.size <= limit
+        assert result.size <= limit
+        # The best of them may be a smaller one; but all of the limit was tried.
+        assert max(step.size for step in result.steps if step.holds) > 0.8 * limit
         best = max(step.score for step in result.steps if step.holds and step.score is not None)
         assert result.score == best
         assert result.score > 0.7
-        sizes.append(result.size)
     assert (task.passes > 0) == with_training
 
 
