@@ -253,3 +253,16 @@ def test_batches_come_in_many_forms(batches):
         forward(nn.Identity(), torch.ones(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="at least one batch"):
         Measured(model, ["head.weight"], Calibration([]))
+
+
+@pytest.mark.parametrize("feedback", [True, False])
+@pytest.mark.parametrize("check", [True, False])
+def test_weights_whose_inputs_are_always_zero(tmp_path, feedback, check):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10)).eval()
+    with torch.no_grad():
+        model[0].bias.fill_(-100)
+    how = Calibration([*torch.randn(100, 20).split(20)], feedback=feedback, check=check)
+    result = dwindle.compress(model, tmp_path / "x.dwz", calibrate=how, quality=8)
+    with torch.no_grad():
+        assert torch.allclose(result.model(torch.randn(5, 20)), model[2].bias, atol=0.01)

@@ -16,6 +16,8 @@ from dwindle.share.levels import round_step
 DAMPING = 0.1
 """Of input moments. Ten times what is usual where thousands of inputs are at hand; here they are hundreds."""
 
+LEAST_CURVATURE = 1e-30
+
 
 class Observed:
     """A tensor with moments of its inputs and of the gradients of its outputs.
@@ -43,7 +45,8 @@ class Observed:
         left = torch.diagonal(self.upper, dim1=-2, dim2=-1) ** -2
         if not feedback:
             left = torch.diagonal(self.inputs, dim1=-2, dim2=-1)
-        self.curvature = float((self.gradients.mean(1) * left.mean(1)).mean())
+        # Of weights whose inputs are always zero nothing matters; their steps still have logarithms.
+        self.curvature = max(float((self.gradients.mean(1) * left.mean(1)).mean()), LEAST_CURVATURE)
         self.weights = self.parameter.detach().double().reshape(groups, -1, width)
 
     def levels(self, step: float) -> Tensor:
