@@ -9,6 +9,7 @@ from torch import nn
 import dwindle
 from dwindle.calibrate.outputs import divergence
 from dwindle.calibrate.repair import distill, match_moments
+from dwindle.errors import CalibrationError
 from dwindle.share import share_levels
 
 
@@ -113,3 +114,60 @@ def test_compress_with_repair(tmp_path, how):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     # Values that were trained are short again.
     assert abs(result.size - plain.size) < 0.15 * plain.size
+
+
+class Twice(nn.Module):
+    """The same norm and layer on two paths with inputs of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm, self.last = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.last(torch.cat([self.norm(self.layer(x)), self.norm(self.layer(3 * x + 5))], 1))
+
+
+def test_a_module_that_is_called_twice_is_compared_call_by_call():
+    torch.manual_seed(0)
+    model, inputs = Twice().eval(), torch.randn(100, 6)
+    same = copy.deepcopy(model)
+    match_moments(same, model, [inputs])
+    assert torch.allclose(same(inputs), model(inputs), atol=1e-5)
+    with torch.no_grad():
+        same.layer.bias += 1  # the same error in both calls
+    match_moments(same, model, [inputs])
+    assert torch.allclose(same(inputs), model(inputs), atol=1e-4)
+
+
+def test_inputs_without_a_batch():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(0), nn.Linear(3 * 16, 4)).eval()
+    moved, inputs = copy.deepcopy(model), torch.randn(1, 6, 6)
+    with torch.no_grad():
+        moved[0].bias += 1
+    match_moments(moved, model, [inputs])
+    assert torch.allclose(moved(inputs), model(inputs), atol=1e-5)
+
+
+def test_a_frozen_network_has_nothing_to_distill():
+    model = network(True).requires_grad_(False)
+    with pytest.raises(CalibrationError, match="require gradients, got none"):
+        distill(copy.deepcopy(model), model, [torch.randn(2, 3, 8, 8)], epochs=1, outputs="classes")
+
+
+def test_distillation_where_gradients_are_off():
+    model = network(True)
+    rough = roughly(model)
+    with torch.no_grad():
+        distill(rough, model, [torch.randn(20, 3, 8, 8)], epochs=1, outputs="classes")
+
+
+def test_codebooks_by_bits_are_repaired_too(tmp_path):
+    model, inputs = network(True), torch.randn(60, 3, 8, 8) + 1
+    outputs = []
+    for moments in (False, True):
+        how = dwindle.Calibration([*inputs.split(20)], moments=moments)
+        result = dwindle.compress(
+            model, tmp_path / "x.dwz", bits=2, min_elements=1, calibrate=how, force=True
+        )
+        outputs.append(distance(model, result.model, inputs))
+    assert outputs[1] < outputs[0]

@@ -247,6 +247,7 @@ def test_two_ways_to_share_at_once_are_refused(tmp_path, net, checkpoint):
         lambda: dwindle.compress(
             net, tmp_path / "x.dwz", calibrate=[torch.ones(1)], entropy_constrained=True
         ),
+        lambda: dwindle.compress(net, tmp_path / "x.dwz", lossless=True, entropy_constrained=True),
         lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", bits=4, quality=20),
         lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", bits=4, entropy_constrained=True),
         lambda: dwindle.compress_checkpoint(checkpoint, tmp_path / "x.dwz", target_size=999, quality=20),

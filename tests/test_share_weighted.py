@@ -90,7 +90,7 @@ def test_values_that_cost_nothing_break_nothing():
 
 def test_no_values():
     assert len(weighted_kmeans(np.zeros(0, np.float32), np.zeros(0, np.float32), 3)) == 0
-    assert Binned.of(np.zeros(0, np.float32)).spread == 0
+    assert len(Binned.of(np.zeros(0, np.float32)).means) == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
@@ -137,3 +137,20 @@ def test_calibration_moves_codebooks(tmp_path):
         return float((before.exp() * (before - after)).sum(1).mean())
 
     assert divergence(calibrate=inputs.split(20)) < 0.5 * divergence(init="optimal")
+
+
+def test_bad_sensitivities_are_refused_by_name(tmp_path):
+    model = nn.Sequential(nn.Linear(64, 64))
+    with pytest.raises(TensorError, match=r"0\.wieght"):
+        share(model, bits=3, sensitivity={"0.wieght": torch.ones(64, 64)})
+    with pytest.raises(
+        TensorError, match=r"0\.weight: expected a sensitivity of shape \[64, 64\], got \[64\]"
+    ):
+        share(model, bits=3, sensitivity={"0.weight": torch.ones(64)})
+    with pytest.raises(TensorError, match=r"0\.weight: expected finite weights"):
+        share(model, bits=3, sensitivity={"0.weight": torch.full((64, 64), torch.nan)})
+    with pytest.raises(ValueError, match="at most 1024 clusters by sensitivity, got 4096"):
+        share(model, bits=12, sensitivity={"0.weight": torch.ones(64, 64)})
+    assert get_codebook(model, "0.weight") is None
+    share(model, bits=3, sensitivity={"0.weight": torch.ones(64, 64, dtype=torch.bfloat16)})
+    assert get_codebook(model, "0.weight") is not None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dwindle import atomic, dtypes, settings
 from dwindle.code.plan import Coding
-from dwindle.compression import QUALITY, Result, least, out_of_range
+from dwindle.compression import HIGHEST, QUALITY, UNIT, Result, least, out_of_range
 from dwindle.errors import CheckpointError, SearchError, TensorError, shown
 from dwindle.file import Archive, ledger, write
 from dwindle.file.reader import default_threads
@@ -29,9 +29,6 @@ from dwindle.share.kmeans import Init
 from dwindle.share.levels import check_quality, from_levels, to_levels
 
 T = TypeVar("T")
-
-HIGHEST, UNIT = 60.0, 0.5
-"""Greatest quality that is looked for, and the step between two, in dB."""
 
 
 def compress_checkpoint(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ from dwindle.share.vectors import round_vectors, vectors
 QUALITY, CALIBRATED_QUALITY = 25.0, 12.0
 """Signal to noise in dB unless something else is asked for: safe on networks nobody has looked at; and where
 it is known what each tensor matters, so that the same outputs take fewer bits."""
+
+HIGHEST, UNIT = 60.0, 0.5
+"""Greatest quality that is looked for where a size or a bound is given, and the step between two, in dB."""
 
 MIN_ELEMENTS, MIN_LEVELS = 4096, 64
 """Without being asked, float tensors of two or more dimensions and at least so many elements are pruned and
@@ -165,7 +168,7 @@ def compress(
         TensorError: if a name is no tensor's, or the model holds what has no record.
         TypeError: if metadata is anything but text.
         ValueError: if a number is out of range, or `bits` is given with `quality`, or `entropy_constrained`
-            with `bits` or `calibrate`.
+            with `bits`, `calibrate` or `lossless`.
         VerificationError: if the file does not decode to what went in.
     """
     path = Path(path)
@@ -174,8 +177,8 @@ def compress(
     bind.check(model)
     if bits is not None and quality is not None:
         raise ValueError("expected quality or bits, got both")
-    if entropy_constrained and (bits is not None or calibrate is not None):
-        raise ValueError("expected entropy_constrained without bits and calibrate, got both")
+    if entropy_constrained and (bits is not None or calibrate is not None or lossless):
+        raise ValueError("expected entropy_constrained without bits, calibrate and lossless, got both")
     if quality is not None:
         check_quality(quality)
     if lossless:
@@ -198,10 +201,14 @@ def compress(
     if bits is None:
         _round(small, unshared, quality, calibrate, progress, entropy_constrained)
     else:
-        costs = None
+        measured = None
         if calibrate is not None and unshared:
-            costs = _measured(small, unshared, calibrate, progress).sensitivities()
+            # Within a tensor nothing depends on how it compares with others.
+            measured = Measured(small, unshared, replace(_calibration(calibrate), check=False), progress)
+        costs = None if measured is None else measured.sensitivities()
         share(small, bits={name: widths[name] for name in unshared}, init=init, seed=seed, sensitivity=costs)
+        if measured is not None:
+            measured.repair(small)
     if unshared and train is not None:
         train(small)
     write(path, bind.to_records(small), coding=coding, metadata=metadata, force=force)
@@ -230,18 +237,12 @@ def _round(
     if calibrate is None:
         share_levels(model, step_sizes(signals, quality), entropy_constrained=entropy_constrained)
     else:
-        _measured(model, signals, calibrate, progress).round(model, quality)
+        Measured(model, signals, _calibration(calibrate), progress).round(model, quality)
     round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
 
 
-def _measured(
-    model: nn.Module,
-    names: Iterable[str],
-    calibrate: Calibration | Iterable[Any],
-    progress: Callable[[str], None] | None,
-) -> Measured:
-    given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
-    return Measured(model, names, given, progress)
+def _calibration(given: Calibration | Iterable[Any]) -> Calibration:
+    return given if isinstance(given, Calibration) else Calibration(given)
 
 
 def read_back(model: nn.Module, archive: Archive, source: str) -> nn.Module:

@@ -206,15 +206,15 @@ class Measured:
             values, places = from_levels(levels, steps[name], dtype)
             set_codebook(model, name, torch.from_numpy(values), torch.from_numpy(places))
         share_levels(model, {name: step for name, step in steps.items() if name not in self._tensors})
-        self._repair(model)
+        self.repair(model)
         costs = {name: tensor.curvature for name, tensor in self._tensors.items()}
         return {
             name: CalibratedTensor(step, costs.get(name), self.ratios.get(name, 1.0))
             for name, step in steps.items()
         }
 
-    def _repair(self, model: nn.Module) -> None:
-        """What the calibration says is to be made good once weights are rounded."""
+    def repair(self, model: nn.Module) -> None:
+        """Make good what the calibration asks for, once weights are rounded or shared, in place."""
         how, modes = self._calibration, {module: module.training for module in model.modules()}
         batches = list(how.batches)
         model.eval()

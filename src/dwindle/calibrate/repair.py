@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dwindle.calibrate.outputs import Outputs, divergence, forward
+from dwindle.errors import CalibrationError
 from dwindle.share import Codebook
 from dwindle.share.vectors import rounded
 
@@ -86,10 +88,15 @@ def distill(
         outputs: what the outputs are.
         seed: of their order.
         progress: called after every epoch.
+
+    Raises:
+        CalibrationError: if nothing that could be trained requires gradients.
     """
     with torch.no_grad():
         references = [forward(original, batch) for batch in batches]
     trained = [p for p in model.parameters() if p.requires_grad and p.ndim == 1 and p.is_floating_point()]
+    if not trained:
+        raise CalibrationError("expected biases, norms or codebooks that require gradients, got none")
     optimizer = torch.optim.Adam([{"params": [p]} for p in trained], betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(seed)
     steps, done = epochs * len(batches), 0
@@ -100,8 +107,9 @@ def distill(
                 size = float(group["params"][0].detach().square().mean().sqrt())
                 group["lr"] = RATE * max(size, LEAST_SIZE) * (1 - done / steps)
             optimizer.zero_grad()
-            loss = divergence(references[place], forward(model, batches[place]), outputs).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            with torch.enable_grad():
+                loss = divergence(references[place], forward(model, batches[place]), outputs).mean()
+                loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total, done = total + float(loss.detach()), done + 1
         if progress is not None:
@@ -117,15 +125,16 @@ class _Moments:
 
     def __init__(self) -> None:
         self.found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
-        self._known: dict[str, tuple[Tensor, Tensor]] = {}
+        # A shared module is called more than once: its calls are kept in order.
+        self._known: dict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
 
     def learn(self, name: str, seen: Tensor, dim: int, *, norm: bool) -> Tensor:
-        self._known[name] = _of_channels(seen, dim)
+        self._known[name].append(_of_channels(seen, dim))
         return seen
 
     def correct(self, name: str, seen: Tensor, dim: int, *, norm: bool) -> Tensor:
         """What is seen, moved and, before a norm, stretched to the original's moments."""
-        (mean, variance), (before, spread) = _of_channels(seen, dim), self._known[name]
+        (mean, variance), (before, spread) = _of_channels(seen, dim), self._known[name].popleft()
         ratio = (variance / spread.clamp(min=1e-12)).clamp(LEAST, MOST) if norm else torch.ones_like(mean)
         self.found.setdefault(name, []).append((before, mean - before, ratio))
         centred = (seen - _along(mean, seen, dim)) / _along(ratio.sqrt(), seen, dim)
@@ -142,8 +151,9 @@ def _watch(model: nn.Module, see: Callable[..., Tensor]) -> list[Any]:
                 return (see(name, inputs[0], 1, norm=True), *inputs[1:])
 
             handles.append(module.register_forward_pre_hook(before))
-        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.bias is not None:
-            channel = -1 if isinstance(module, nn.Linear) else 1
+        elif (sides := _sides(module)) is not None and module._parameters.get("bias") is not None:
+            # From the end, where batches may be left out.
+            channel = -1 - sides
 
             def after(_: nn.Module, __: Any, out: Tensor, name: str = name, dim: int = channel) -> Tensor:
                 return see(name, out, dim, norm=False)
@@ -152,9 +162,15 @@ def _watch(model: nn.Module, see: Callable[..., Tensor]) -> list[Any]:
     return handles
 
 
+def _sides(module: nn.Module) -> int | None:
+    """Dimensions of an output behind its channels; None for modules whose biases are left alone."""
+    types = {nn.Linear: 0, nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+    return next((sides for kind, sides in types.items() if isinstance(module, kind)), None)
+
+
 def _of_channels(seen: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Mean and variance of each."""
-    rows = seen.float().movedim(dim, -1).flatten(0, -2)
+    rows = seen.float().movedim(dim, -1).reshape(-1, seen.shape[dim])
     return rows.mean(0), rows.var(0, unbiased=False)
 
 

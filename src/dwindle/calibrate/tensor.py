@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from dwindle.calibrate.feedback import factor, round_with_feedback
 from dwindle.calibrate.observe import Moments
 from dwindle.calibrate.outputs import Outputs, mean_divergence
+from dwindle.share.allocate import entropy
 from dwindle.share.levels import round_step
 
 DAMPING = 0.1
@@ -90,6 +90,4 @@ class Observed:
 def _entropy(levels: Tensor) -> float:
     """Zero-order entropy of levels, in bits for all of them together."""
     flat = levels.reshape(-1)
-    counts = torch.bincount(flat - flat.min())
-    seen = counts[counts > 0].double()
-    return float(seen @ (math.log2(flat.numel()) - seen.log2()))
+    return entropy(torch.bincount(flat - flat.min()).cpu().numpy())

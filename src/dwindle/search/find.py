@@ -14,7 +14,7 @@ from torch import nn
 from dwindle import atomic, bind, chains
 from dwindle.calibrate import Calibration, Measured
 from dwindle.code.plan import Coding
-from dwindle.compression import CALIBRATED_QUALITY, QUALITY, Evaluate, Result, Train
+from dwindle.compression import CALIBRATED_QUALITY, HIGHEST, QUALITY, UNIT, Evaluate, Result, Train
 from dwindle.errors import SearchError
 from dwindle.file import Archive, ledger
 from dwindle.file.writer import check_metadata
@@ -29,12 +29,10 @@ from dwindle.search.trial import Goal, Trial
 from dwindle.search.work import Work, digest, fingerprint
 from dwindle.share import Signal, get_codebook, share_levels, step_sizes
 from dwindle.share.apply import array_of
+from dwindle.share.levels import LEAST_QUALITY
 
 MAX_PASSES = 100
 """Most passes of training, unless told otherwise."""
-
-LOWEST, HIGHEST, UNIT = 0.0, 60.0, 0.5
-"""Qualities that are searched, in dB: from where nothing is left of most networks to where none can tell."""
 
 POOR = 6.0
 """Rate under which what training came to is compared with what can be done without it."""
@@ -158,7 +156,7 @@ def _run(
             given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
             measured = Measured(targets.model, _unshared(targets), given)
             make, first = partial(_calibrated, targets, measured), CALIBRATED_QUALITY
-        search_setting(trial, Setting("dB", make, significant_bits, LOWEST, HIGHEST, first, UNIT))
+        search_setting(trial, Setting("dB", make, significant_bits, LEAST_QUALITY, HIGHEST, first, UNIT))
     if trial.best is None:
         trial.measure(targets.model, {"lossless": 1}, vectors=None)
         trial.save({}, {})

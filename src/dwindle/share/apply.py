@@ -143,7 +143,10 @@ def share(
     if budget is not None:
         weights = {name: array_of(*owners[name]) for name in chosen}
         chosen = allocate(weights, budget, init=init, seed=seed)
-    known = {name: found.detach().cpu().numpy() for name, found in (sensitivity or {}).items()}
+    for name in sensitivity or {}:
+        if name not in owners:
+            raise chains.unknown(name, owners)
+    known = {name: found.detach().float().cpu().numpy() for name, found in (sensitivity or {}).items()}
     books, rows = [], []
     for name, width in chosen.items():
         array = array_of(*owners[name])

@@ -24,13 +24,11 @@ class Binned:
         counts: values in each bin, float64, shape (m,), positive.
         masses: sum of their weights, likewise.
         means: their weighted mean.
-        spread: weighted squared error of all values about the means of their bins.
     """
 
     counts: NDArray[np.float64]
     masses: NDArray[np.float64]
     means: NDArray[np.float64]
-    spread: float
 
     @classmethod
     def of(cls, values: NDArray[Any], weights: NDArray[Any] | None = None) -> Binned:
@@ -45,19 +43,17 @@ class Binned:
         """
         data = Sorted.of(values)
         if not len(data.values):
-            return cls(np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
+            return cls(np.zeros(0), np.zeros(0), np.zeros(0))
         edges = bins(data)
         counts = np.diff(edges).astype(np.float64)
         if weights is None:
-            sums, squares = np.diff(data.sums_at(edges))
-            return cls(counts, counts, sums / counts + data.shift, _spread(counts, sums, squares))
+            sums = np.diff(data.sums_at(edges)[0])
+            return cls(counts, counts, sums / counts + data.shift)
         scales = _checked(weights, values.shape)[np.argsort(values, axis=None)]
         moved = data.values - data.shift
         firsts = edges[:-1].astype(np.intp)
-        masses, sums, squares = (
-            np.add.reduceat(part, firsts) for part in (scales, scales * moved, scales * moved * moved)
-        )
-        return cls(counts, masses, sums / masses + data.shift, _spread(masses, sums, squares))
+        masses, sums = np.add.reduceat(scales, firsts), np.add.reduceat(scales * moved, firsts)
+        return cls(counts, masses, sums / masses + data.shift)
 
 
 def _checked(weights: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -67,7 +63,3 @@ def _checked(weights: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float6
     if not np.isfinite(flat).all() or flat.min() < 0:
         raise TensorError("expected finite weights of 0 or more, got others")
     return np.maximum(flat, LEAST * (flat.mean() or 1.0))
-
-
-def _spread(masses: NDArray[np.float64], sums: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
-    return float(np.maximum(squares - sums * sums / masses, 0.0).sum())

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle.share.binned import Binned
+from dwindle.share.kmeans import OPTIMAL_MAX
 from dwindle.share.starts import best_means
 
 
@@ -19,17 +20,20 @@ def weighted_kmeans(values: NDArray[Any], weights: NDArray[Any], k: int) -> NDAr
     Args:
         values: float32 or float64, any shape.
         weights: what a squared error in each value costs, 0 or more, in the shape of `values`.
-        k: most centroids, 1 to `kmeans.OPTIMAL_MAX`.
+        k: most centroids, at most `kmeans.OPTIMAL_MAX`.
 
     Returns:
         Ascending, shape (k,), or fewer where there are fewer distinct values.
 
     Raises:
         TensorError: if a value or a weight is NaN or infinite, a weight negative, or the shapes differ.
+        ValueError: if k is out of range.
 
     Choi, El-Khamy, Lee 2017, "Towards the limit of network quantization", section 3, with the diagonal of the
     Hessian as weights; the partition as in `starts`.
     """
+    if not 0 <= k <= OPTIMAL_MAX:
+        raise ValueError(f"expected at most {OPTIMAL_MAX} clusters by sensitivity, got {k}")
     binned = Binned.of(values, weights)
     if not len(binned.counts):
         return np.zeros(0)
