@@ -150,7 +150,7 @@ def compress(
         init: start of k-means.
         entropy_constrained: with `quality`, choose the values weights take, zero among them, for error and
             for bytes after entropy coding at once, where that is cheaper than levels
-            (`share.entropy.entropy_constrained`).
+            (`share.entropy.entropy_constrained`). Without training on, outputs are mostly worse for it.
         lossless: change nothing, whatever `sparsity`, `quality` and `bits` say: every tensor comes back to
             the bit.
         coding: how indices and gaps are coded; for each tensor what is smallest by default.

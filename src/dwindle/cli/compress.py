@@ -44,7 +44,7 @@ def compress(
         bool,
         typer.Option(
             "--entropy-constrained",
-            help="Choose the values of weights for bytes and error at once; pays at low quality.",
+            help="Less squared error for the bytes at low quality, but most outputs get worse.",
         ),
     ] = False,
     bits: Annotated[
