@@ -32,6 +32,7 @@ from dwindle.errors import DwindleError
 from dwindle.file import Archive, layout, reader, write
 from dwindle.records import Raw, Record, Shared, Tied
 from dwindle.share.levels import from_levels
+from dwindle.share.trellis import to_path
 
 MOST = 1 << 20
 SLOW = 2.0
@@ -54,6 +55,7 @@ def records(seed: int) -> dict[str, Record]:
         "zeros": Raw("float32", (5000,), bytes(20000)),
         "again": Raw("float32", (5000,), bytes(20000)),
         "levels": levels((50, 90), 5.0, dice),
+        "path": path((60, 20), 5.0, dice),
         "tied": Tied("fc.weight"),
     }
 
@@ -65,6 +67,7 @@ def long_records(seed: int) -> dict[str, Record]:
     return {
         "few": levels((17_000,), 2.0, dice),
         "many": levels((17_000,), 40.0, dice),
+        "path": path((170, 100), 5.0, dice),
         "float": Raw("float32", (70_000,), floats.tobytes()),
         "brain": Raw("bfloat16", (70_000,), (floats.view("<u4") >> 16).astype("<u2").tobytes()),
     }
@@ -74,6 +77,12 @@ def levels(shape: tuple[int, ...], spread: float, dice: np.random.Generator) -> 
     """Normal values as multiples of a step."""
     drawn = np.rint(dice.normal(0, spread, shape)).astype(np.int32)
     codebook, indices = from_levels(drawn, 0.125, "float32")
+    return Shared("float32", shape, codebook, indices)
+
+
+def path(shape: tuple[int, ...], spread: float, dice: np.random.Generator) -> Shared:
+    """Normal values along a trellis."""
+    codebook, indices = from_levels(to_path(dice.normal(0, spread, shape), 1.0), 0.125, "float32")
     return Shared("float32", shape, codebook, indices)
 
 
@@ -119,11 +128,16 @@ def mutate(data: bytes, dice: random.Random) -> bytes:
 
 def sealed(header: bytes, rest: bytes) -> bytes:
     """A file of this header, with every checksum right that the header says there is."""
-    front = layout.MAGIC + bytes([layout.VERSION]) + varint(len(header)) + prefixed(b"\0" + header)
-    data = bytearray(front + zlib.crc32(front).to_bytes(4, "little") + rest)
+
+    def front(version: int) -> bytes:
+        found = layout.MAGIC + bytes([version]) + varint(len(header)) + prefixed(b"\0" + header)
+        return found + zlib.crc32(found).to_bytes(4, "little")
+
+    data = bytearray(front(layout.VERSION) + rest)
     start = len(data) - len(rest)
     try:
         parsed = layout.read_header(memoryview(header))
+        data[:start] = front(layout.version_of(parsed))
         extents = reader._extents(parsed, start, len(data))
     except DwindleError:
         return bytes(data)

@@ -1,4 +1,4 @@
-"""Reads a `.dwz` file of version 1 with NumPy and the standard library alone: `docs/format.md`, as a program.
+"""Reads a `.dwz` file of version 1 or 2 with NumPy and the standard library alone: `docs/format.md`, as a program.
 
     python docs/reference_decoder.py FILE.dwz [-o OUT.npz] [--base BASE.npz]
 
@@ -563,8 +563,10 @@ def below(token: int) -> int:
     return token // 4 - 2 if token >= 16 else 0
 
 
-def read_levels(data: bytes, n: int, start: int, columns: int, centre: int) -> list[int]:
-    """Ranks coded as levels (section 8.2)."""
+def read_levels(
+    data: bytes, n: int, start: int, columns: int, centre: int, *, trellis: bool = False
+) -> list[int]:
+    """Ranks coded as levels (section 8.2), or indices of levels along a trellis (8.3)."""
     source = Bytes(data)
     tokens = source.byte()
     require(1 <= tokens <= 64, "1 to 64 tokens")
@@ -573,8 +575,9 @@ def read_levels(data: bytes, n: int, start: int, columns: int, centre: int) -> l
         return [centre] * n
     stream, bits = Bytes(source.take(source.varint())), Bits(data, 8 * source.at)
     states = [int.from_bytes(stream.take(4), "little") for _ in range(4 if n >= 1 << 14 else 1)]
-    codes: dict[int, LevelCode] = {}
+    codes: dict[tuple[int, int], LevelCode] = {}
     means: dict[int, int] = {}
+    paths = [0] * columns if trellis else []
     column, mean, group, ranks = start % columns, 64, [], []
     for i in range(n):
         if column % 4 == 0:
@@ -584,7 +587,8 @@ def read_levels(data: bytes, n: int, start: int, columns: int, centre: int) -> l
         here = min(column, min(columns, 1 << 20) - 1)
         other = means.get(here, mean)
         number = octaves(mean + other >> 1)
-        code = codes.setdefault(number, LevelCode(number, tokens))
+        odd = paths[column] & 1 if trellis else 0
+        code = codes.setdefault((number, odd if number < 16 else 0), LevelCode(number, tokens))
         code.use()
         state = states[i % len(states)]
         token, place = code.slots[state % 4096]
@@ -596,7 +600,10 @@ def read_levels(data: bytes, n: int, start: int, columns: int, centre: int) -> l
         high = token if token < 16 else (4 | token % 4) << below(token)
         size = high + bits.number(below(token))
         minus = bits.bit() if size else 0
-        ranks.append((centre - size if minus else centre + size) % (1 << 16))
+        magnitude = max(2 * size - odd, 0) if trellis else size
+        ranks.append((centre - magnitude if minus else centre + magnitude) % (1 << 16))
+        if trellis:
+            paths[column] = paths[column] >> 1 ^ 18 * odd ^ 4 * (size & 1)
         group.append(size)
         means[here] = towards(other, 64 * size, 15) if here in means else 64 * size + mean >> 1
         column = (column + 1) % columns
@@ -610,7 +617,7 @@ class Shared:
 
     def __init__(self, source: Bytes, codes: list[Code]) -> None:
         self.arrangement = source.byte()
-        require(self.arrangement < 5, "an arrangement of 0 to 4")
+        require(self.arrangement < 6, "an arrangement of 0 to 5")
         self.entries = source.varint()
         self.index_code: Code = None
         if self.arrangement < 4:
@@ -626,7 +633,7 @@ class Shared:
         words = codebook.view(f"<u{codebook.itemsize}")
         zeros = np.flatnonzero(words == 0)
         self.zero = int(zeros[0]) if len(zeros) else -1
-        require(self.arrangement in (0, 4) or len(zeros) > 0, "an entry 0.0 where survivors are stored")
+        require(self.arrangement in (0, 4) or len(zeros) > 0, "an entry 0.0")
         top = words.dtype.type(1 << 8 * words.itemsize - 1)
         self.order = np.argsort(np.where(words & top, ~words, words | top), kind="stable")
         self.rows, self.columns = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, n)
@@ -643,6 +650,11 @@ class Shared:
         """The indices of one block of n elements (section 6)."""
         if self.arrangement == 4:
             return self.from_context(block, start, n)
+        if self.arrangement == 5:
+            require(self.columns <= 1 << 20, "rows of at most 2**20 elements")
+            indices = read_levels(block, n, start, max(self.columns, 1), self.zero, trellis=True)
+            require(max(indices) < self.entries, f"indices under {self.entries}")
+            return indices
         source, kept, places = Bytes(block), n, list(range(n))
         if self.arrangement:
             kept = source.varint()
@@ -815,7 +827,7 @@ def read(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Tensors and metadata of a file; extras come as tensors whose names begin with a NUL character."""
     require(data[:4] == b"\x89DWZ", "a .dwz file")
-    require(data[4:5] == b"\x01", "version 1")
+    require(data[4:5] in (b"\x01", b"\x02"), "version 1 or 2")
     file = Bytes(data, 5)
     size = file.varint()
     coded = file.take(file.varint())
@@ -839,6 +851,8 @@ def read(
         for kind, plan, shape, head in zip(kinds, plans, shapes, heads, strict=True)
     ]
     require(header.at == size, "no bytes after the last column")
+    needed = 2 if any(plan is not None and plan.arrangement == 5 for plan in plans) else 1
+    require(data[4] == needed, f"version {needed}, by what the file holds")
     values = Values(checked(file.take(values_size), file) if values_size else b"")
     small = {}
     for name, kind, head, shape, plan in zip(names, kinds, heads, shapes, plans, strict=True):

@@ -37,8 +37,10 @@ def raws(draw: Any) -> Raw:
 
 @st.composite
 def shareds(draw: Any) -> Shared:
-    """Codebooks with and without zeros, repeats, NaN and unused entries; any share of zeros."""
+    """Codebooks with and without zeros, repeats, NaN and unused entries; any share of zeros; trellises."""
     dtype, shape = draw(st.sampled_from(dtypes.SHAREABLE)), draw(shapes)
+    if draw(st.integers(0, 4)) == 0:
+        return on_trellis(shape, draw(st.integers(1, 40)), seed=draw(st.integers(0, 99)), dtype=dtype)
     entries = draw(st.sampled_from([1, 2, 3, 5, 16, 32, 255, 256, 257, 700]))
     random = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     storage = dtypes.STORAGE[dtype]
@@ -82,3 +84,27 @@ def shared(indices: Any, codebook: Any, shape: tuple[int, ...] | None = None) ->
     values = np.asarray(codebook, "<f4")
     flat = np.asarray(indices, index_dtype(len(values))).reshape(-1)
     return Shared("float32", (len(flat),) if shape is None else shape, values, flat)
+
+
+def along_trellis(numbers: Any) -> Any:
+    """Levels whose numbers these are, down each column of a matrix: format.md, 8.3, step by step."""
+    levels = np.zeros(numbers.shape, np.int64)
+    for column in range(numbers.shape[1]):
+        state = 0
+        for row in range(numbers.shape[0]):
+            number = int(numbers[row, column])
+            sign = (number > 0) - (number < 0)
+            levels[row, column] = 2 * number - sign * (state % 2)
+            state = state // 2 ^ (18 if state % 2 else 0) ^ (4 if number % 2 else 0)
+    return levels
+
+
+def on_trellis(shape: tuple[int, ...], most: int, *, seed: int = 0, dtype: str = "float32") -> Shared:
+    """A tensor whose levels follow a trellis, with numbers from -most to most, the small ones likelier."""
+    random = np.random.default_rng(seed)
+    rows = shape[0] if len(shape) > 1 else 1
+    numbers = random.binomial(2 * most, 0.5, (rows, math.prod(shape) // max(rows, 1))) - most
+    levels = along_trellis(numbers).reshape(-1)
+    low, high = min(levels.min(initial=0), 0), max(levels.max(initial=0), 0)
+    codebook = dtypes.from_float(np.arange(low, high + 1) * np.float32(0.125), dtype).copy()
+    return Shared(dtype, shape, codebook, (levels - low).astype(index_dtype(len(codebook))))

@@ -51,11 +51,11 @@ def test_any_bytes(data, arrangement, coded, width):
 
 
 def test_parts_by_arrangement():
-    record = make.pruned((20, 30), 8, 0.2)
     kinds = {}
     for arrangement in ARRANGEMENTS:
+        record = make.on_trellis((20, 30), 8) if arrangement == "trellis" else make.pruned((20, 30), 8, 0.2)
         gap_bits = 4 if arrangement == "gaps" else 0
-        plan = Plan(arrangement, 8, gap_bits)
+        plan = Plan(arrangement, len(record.codebook), gap_bits)
         out, parts = decode(blocks.encode(record.indices, plan, book(record), (20, 30), 0), plan, record)
         assert np.array_equal(out, record.indices)
         kinds[arrangement] = [part.kind for part in parts]
@@ -66,6 +66,7 @@ def test_parts_by_arrangement():
         "csr": matrix,
         "csc": matrix,
         "context": ["indices"],
+        "trellis": ["indices"],
     }
 
 

@@ -9,11 +9,11 @@ import pytest
 
 import strategies as make
 from dwindle.checkpoints import compress_checkpoint
-from dwindle.code.plan import BLOCK, Coding
+from dwindle.code.plan import Coding
 from dwindle.errors import BaseError
 from dwindle.file import Archive, write
 from dwindle.io import read_checkpoint, write_checkpoint
-from dwindle.records import Raw, Tied, same, to_storage
+from dwindle.records import BLOCK, Raw, Tied, same, to_storage
 
 RANDOM = np.random.default_rng(0)
 

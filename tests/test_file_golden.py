@@ -1,4 +1,4 @@
-"""Files of version 1, kept for ever: whatever changes, they must decode to these records.
+"""Files of versions 1 and 2, kept for ever: whatever changes, they must decode to these records.
 
 python tests/test_file_golden.py    # writes those that are missing
 """
@@ -17,7 +17,7 @@ import pytest
 import strategies as make
 from dwindle import dtypes
 from dwindle.code import huffman
-from dwindle.code.plan import CODERS, Coding
+from dwindle.code.plan import ARRANGEMENTS, CODERS, Coding
 from dwindle.file import Archive, layout, write
 from dwindle.records import Raw, Record, Shared, Tied, same, to_storage
 
@@ -89,6 +89,20 @@ SHARED: dict[str, Record] = {
     "wide": shared((130, 140), 300, 100, 6, zero=False),
     "vector": shared((300,), 5, 50, 5),
 }
+
+
+def trellis(rows: int, columns: int, seed: int) -> Shared:
+    """Numbers from -25 to 25, smaller to the left."""
+    spread = numbers(rows * columns, seed).reshape(rows, columns) % 51 - 25
+    levels = make.along_trellis(np.trunc(spread * np.arange(columns) / columns)).reshape(-1)
+    return make.shared(levels - levels.min(), np.arange(levels.min(), levels.max() + 1) / 8, (rows, columns))
+
+
+TRELLIS: dict[str, Record] = {
+    "short": trellis(30, 50, 1),
+    "long": trellis(150, 120, 2),
+    "conv.weight": SHARED["conv.weight"],
+}
 FILES: dict[str, tuple[dict[str, Record], dict[str, Any]]] = {
     "example": (EXAMPLE, {"coding": Coding("huffman", gap_bits=3), "metadata": {"by": "you"}}),
     "exact": (EXACT, {"extras": {"note": b"kept beside"}}),
@@ -96,6 +110,7 @@ FILES: dict[str, tuple[dict[str, Record], dict[str, Any]]] = {
     "nothing": ({}, {}),
     "network": (SHARED, {"coding": Coding("huffman", dictionary="network")}),
     "lanes": ({"long codes": shared((130, 130), 200, 100, 6)}, {"coding": Coding("huffman")}),
+    "trellis": (TRELLIS, {}),
     **{coder: (SHARED, {"coding": Coding(coder)}) for coder in CODERS},
 }
 each = pytest.mark.parametrize("name", FILES)
@@ -156,7 +171,7 @@ def test_every_feature_is_in_them():
                     if entry.form != "stored":
                         modes |= {archive.data[e.start + start] for e in archive.extents[tensor]}
     assert {"stored", "coded", "based", "small", "tied", "repeated"} == forms
-    assert {plan[0] for plan in plans} == {"dense", "gaps", "csr", "csc", "context"}
+    assert {plan[0] for plan in plans} == set(ARRANGEMENTS)
     assert {"huffman", "rans"} <= {kind for plan in plans for kind in plan[1:]}
     assert {1, 2, 3, 4, 5, 6, ("context", 0), ("context", 1)} <= modes
     assert {("huffman", 6), ("huffman", 8), ("rans", 0)} <= lanes

@@ -27,6 +27,7 @@ RECORDS: dict[str, Record] = {
     "large": Raw("float32", (70, 60), np.random.default_rng(0).normal(size=4200).astype("<f4").tobytes()),
     "fc2.weight": make.shared([0, 1, 1, 2] * 10, [1.0, 2.0, 3.0], (4, 10)),
     "tied": Tied("fc1.weight"),
+    "path": make.on_trellis((24, 6), 3),
     "steps": Raw("int64", (), (7).to_bytes(8, "little")),
 }
 FEW = {name: record for name, record in RECORDS.items() if name != "large"}
@@ -57,9 +58,9 @@ def parts_of(data: bytes) -> tuple[bytes, bytes]:
     return header, data[cursor.offset + 4 :]
 
 
-def seal(header: bytes, rest: bytes = b"") -> bytes:
+def seal(header: bytes, rest: bytes = b"", version: int = layout.VERSION) -> bytes:
     """A file with this header, stored plain, and a right checksum; `rest` is everything after it."""
-    front = layout.MAGIC + bytes([layout.VERSION]) + varint(len(header)) + prefixed(b"\0" + header)
+    front = layout.MAGIC + bytes([version]) + varint(len(header)) + prefixed(b"\0" + header)
     return front + zlib.crc32(front).to_bytes(4, "little") + rest
 
 
@@ -73,6 +74,7 @@ def reseal(header: bytes, rest: bytes) -> bytes:
     start = len(data) - len(rest)
     try:
         parsed = layout.read_header(memoryview(header))
+        data[:start] = seal(header, version=layout.version_of(parsed))
         extents = reader._extents(parsed, start, len(data))
     except FileError:
         return bytes(data)
@@ -135,7 +137,17 @@ def test_wrong_version(tmp_path):
     data[4] = 77
     result = attempt(tmp_path / "a.dwz", bytes(data))
     assert isinstance(result, VersionError)
-    assert str(result).endswith("expected version 1, got 77")
+    assert str(result).endswith("expected version 1 or 2, got 77")
+
+
+@pytest.mark.parametrize("name", ["fc1.weight", "path"])
+def test_a_version_for_more_or_less_than_the_file_holds(tmp_path, name):
+    data = file(tmp_path, Coding(), {name: RECORDS[name]})
+    head, rest = parts_of(data)
+    assert isinstance(attempt(tmp_path / "a.dwz", seal(head, rest, version=data[4])), dict)
+    result = attempt(tmp_path / "b.dwz", seal(head, rest, version=3 - data[4]))
+    assert isinstance(result, CorruptError)
+    assert f"expected version {data[4]}, by what the file holds" in str(result)
 
 
 def test_trailing_bytes(tmp_path):
@@ -274,7 +286,7 @@ HEADERS = {
     "a tie to a tie": (header(A, Entry(b"b", TIED, b"\2", b""), Entry(b"c", REPEATED, b"\1", b"")), "b: "),
     "a tie to nothing": (header(A, Entry(b"b", TIED, b"\2", b"")), "b: expected a tensor of its own"),
     "shared integers": (header(Entry(b"a", SHARED, b"\7", b"\0", b"\0\2\0", b"\0")), "a: expected a shared"),
-    "an unknown arrangement": (header(shared_entry(5, (4,), b"\0", b"\0")), "w: an arrangement"),
+    "an unknown arrangement": (header(shared_entry(6, (4,), b"\0", b"\0")), "w: an arrangement"),
     "gaps of no bits": (header(shared_entry(1, (4,), b"\0\0\0", b"\1")), "gaps of 1 to 16 bits"),
     "gaps of 17 bits": (header(shared_entry(1, (4,), b"\0\x11\0", b"\1")), "gaps of 1 to 16 bits"),
     "an empty codebook": (header(shared_entry(0, (4,), b"\0", b"\0", 0)), "a codebook entry"),

@@ -24,9 +24,10 @@ from dwindle.prune import by_sparsity
 from dwindle.records import Raw, Record, Shared, Tied, distinct, elements, few_values, to_storage
 from dwindle.rounding import is_vector, round_significant, significant_bits
 from dwindle.share import Signal, assign_layer, step_sizes
+from dwindle.share.apply import nearest_levels
 from dwindle.share.entropy import entropy_constrained as clustered
 from dwindle.share.kmeans import Init
-from dwindle.share.levels import check_quality, from_levels, to_levels
+from dwindle.share.levels import check_quality
 
 T = TypeVar("T")
 
@@ -108,7 +109,17 @@ def compress_checkpoint(
         made: Mapping[str, Record] = checkpoint.records
         notes: tuple[str, ...] = ()
         if not lossless:
-            how = _How(sparsity, quality, bits, init, entropy_constrained, codebook, min_elements, seed)
+            how = _How(
+                sparsity,
+                quality,
+                bits,
+                init,
+                entropy_constrained,
+                codebook,
+                min_elements,
+                seed,
+                coding or Coding(),
+            )
             tell = progress if where == path else None
             made, notes = _made(checkpoint.records, how, threads, tell)
         written = write(
@@ -181,6 +192,7 @@ class _How:
     codebook: str | None
     min_elements: int | None
     seed: int
+    coding: Coding
 
 
 def _made(
@@ -195,6 +207,7 @@ def _made(
     shares = {name: share for name, share in shares.items() if not reasons[name]}
     widths = {name: width for name, width in widths.items() if not reasons[name]}
     significant = significant_bits(how.quality) if how.bits is None else None
+    trellis = how.coding.allows_trellis(sum(elements(raw[name]) for name in widths))
     known: dict[str, Shared | None] = {}
     steps: dict[str, float] = {}
 
@@ -204,7 +217,7 @@ def _made(
     def work(name: str) -> Record:
         record = records[name]
         if name in steps:
-            record = _as_shared(raw[name], *_levels(pruned(name), steps[name], raw[name].dtype, how))
+            record = _as_shared(raw[name], *_levels(pruned(name), steps[name], raw[name].dtype, how, trellis))
         elif known.get(name) is not None:
             record = known[name] or record
         elif name in shares or name in widths:
@@ -304,10 +317,12 @@ def _clustered(
     return _as_shared(record, *assign_layer(weights, bits, init=init, seed=seed, dtype=record.dtype))
 
 
-def _levels(weights: NDArray[Any], step: float, dtype: str, how: _How) -> tuple[NDArray[Any], NDArray[Any]]:
+def _levels(
+    weights: NDArray[Any], step: float, dtype: str, how: _How, trellis: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
     if how.entropy_constrained:
         return clustered(weights, step, dtype)
-    return from_levels(to_levels(weights, step), step, dtype)
+    return nearest_levels(weights, step, dtype, trellis=trellis)
 
 
 def _as_shared(record: Raw, codebook: NDArray[Any], indices: NDArray[Any]) -> Shared:

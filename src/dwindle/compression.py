@@ -199,7 +199,9 @@ def compress(
             train(small)
     unshared = [name for name in widths if name not in exact and get_codebook(*owners[name]) is None]
     if bits is None:
-        _round(small, unshared, quality, calibrate, progress, entropy_constrained)
+        count = sum(chains.source(*owners[name]).numel() for name in unshared)
+        trellis = (coding or Coding()).allows_trellis(count)
+        _round(small, unshared, quality, calibrate, progress, entropy_constrained, trellis)
     else:
         measured = None
         if calibrate is not None and unshared:
@@ -227,6 +229,7 @@ def _round(
     calibrate: Calibration | Iterable[Any] | None,
     progress: Callable[[str], None] | None,
     entropy_constrained: bool,
+    trellis: bool,
 ) -> None:
     """Round weights to levels, but for what was shared before, and vectors to few bits, in place."""
     if quality is None:
@@ -235,9 +238,10 @@ def _round(
     owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
     signals = {name: Signal.of(array_of(*owners[name])) for name in names if name not in known}
     if calibrate is None:
-        share_levels(model, step_sizes(signals, quality), entropy_constrained=entropy_constrained)
+        steps = step_sizes(signals, quality)
+        share_levels(model, steps, entropy_constrained=entropy_constrained, trellis=trellis)
     else:
-        Measured(model, signals, _calibration(calibrate), progress).round(model, quality)
+        Measured(model, signals, _calibration(calibrate), progress, trellis=trellis).round(model, quality)
     round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
 
 

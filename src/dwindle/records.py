@@ -15,6 +15,9 @@ from dwindle import dtypes
 MAX_ENTRIES = 1 << 16
 """Most entries a codebook may have: an index is at most 16 bits."""
 
+BLOCK = 1 << 20
+"""Elements of one block: a long tensor is cut into blocks that decode alone."""
+
 FEW, REPEATS = 256, 8
 """How many values a tensor has at most, and how often each occurs, where it is taken for shared."""
 

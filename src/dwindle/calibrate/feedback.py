@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dwindle.share.trellis import column_to_path
+
 BLOCK = 64
 """Columns after which the rest of a row is brought up to date in one product."""
 
@@ -27,7 +29,7 @@ def factor(moments: Tensor, damping: float) -> Tensor:
     return upper
 
 
-def round_with_feedback(weights: Tensor, upper: Tensor, step: float) -> Tensor:
+def round_with_feedback(weights: Tensor, upper: Tensor, step: float, *, trellis: bool = False) -> Tensor:
     """Levels for each weight, chosen column by column.
 
     Weights that are zero stay zero, and are made up for.
@@ -36,6 +38,7 @@ def round_with_feedback(weights: Tensor, upper: Tensor, step: float) -> Tensor:
         weights: double, shape (G, R, J).
         upper: `factor` of the moments of their inputs, shape (G, J, J).
         step: between levels, positive.
+        trellis: let levels follow a trellis down each column (`share.trellis`).
 
     Returns:
         Levels, int32, shape (G, R, J).
@@ -49,10 +52,17 @@ def round_with_feedback(weights: Tensor, upper: Tensor, step: float) -> Tensor:
         end = min(start + BLOCK, weights.shape[2])
         errors = torch.zeros_like(left[:, :, start:end])
         for j in range(start, end):
-            level = torch.round(left[:, :, j] / step) * kept[:, :, j]
+            column = left[:, :, j] / step * kept[:, :, j]
+            level = _down_column(column, j, weights.shape[2]) if trellis else torch.round(column)
             levels[:, :, j] = level.int()
             error = (left[:, :, j] - level * step) / upper[:, None, j, j]
             errors[:, :, j - start] = error
             left[:, :, j + 1 : end] -= error[:, :, None] * upper[:, None, j, j + 1 : end]
         left[:, :, end:] -= errors @ upper[:, start:end, end:]
     return levels
+
+
+def _down_column(weights: Tensor, column: int, columns: int) -> Tensor:
+    """Levels along a trellis for one column, in steps, shape (G, R)."""
+    path = column_to_path(weights.reshape(-1).cpu().numpy(), column, columns)
+    return torch.from_numpy(path).to(weights).view(weights.shape)

@@ -21,6 +21,7 @@ from dwindle.errors import CalibrationError
 from dwindle.share import Signal, set_codebook, share_levels, step_sizes
 from dwindle.share.apply import array_of
 from dwindle.share.levels import from_levels, round_step
+from dwindle.share.trellis import SCALE, suits
 
 HELD_OUT = 5
 """Every fifth batch checks what the others say of a tensor."""
@@ -95,6 +96,7 @@ class Measured:
         names: the tensors to round later.
         calibration: inputs and what to do with them.
         progress: called with what is being done.
+        trellis: let levels follow a trellis where that suits a tensor, see `share.share_levels`.
 
     Raises:
         ValueError: if there are no batches, or one has no rows.
@@ -108,7 +110,10 @@ class Measured:
         names: Iterable[str],
         calibration: Calibration,
         progress: Callable[[str], None] | None = None,
+        *,
+        trellis: bool = False,
     ) -> None:
+        self._trellis = trellis
         self._tell = progress or (lambda line: None)
         batches = list(calibration.batches)
         self._calibration = replace(calibration, batches=batches)
@@ -131,7 +136,9 @@ class Measured:
                     self._tensors[name] = self._tensor(plain, name, seen[name].add(moments))
 
     def _tensor(self, plain: nn.Module, name: str, moments: Moments) -> Observed:
-        return Observed(plain, name, moments, feedback=self._calibration.feedback)
+        shape = tuple(plain.get_parameter(name).shape)
+        trellis = self._trellis and suits(shape, self.signals[name])
+        return Observed(plain, name, moments, feedback=self._calibration.feedback, trellis=trellis)
 
     def _check(self, plain: nn.Module, checks: list[Any], calibration: Calibration) -> dict[str, float]:
         """How far predictions are off for each tensor, at a quality where this shows."""
@@ -167,6 +174,9 @@ class Measured:
 
         return {name: curve(name, tensor) for name, tensor in self._tensors.items()}
 
+    def _scale(self, name: str) -> float:
+        return SCALE if self._tensors[name].trellis else 1.0
+
     def _finest(self, name: str) -> float:
         # Feedback may move a weight to beyond the largest, hence twice the finest step.
         return 2 * self.signals[name].finest
@@ -183,7 +193,8 @@ class Measured:
         )
         scale = math.exp(level / max(sum(weights.values()), 1))
         return {
-            name: round_step(max(scale / math.sqrt(cost), self._finest(name))) for name, cost in costs.items()
+            name: round_step(max(self._scale(name) * scale / math.sqrt(cost), self._finest(name)))
+            for name, cost in costs.items()
         }
 
     def sensitivities(self) -> dict[str, Tensor]:
@@ -205,7 +216,8 @@ class Measured:
             levels = tensor.levels(steps[name]).cpu().numpy()
             values, places = from_levels(levels, steps[name], dtype)
             set_codebook(model, name, torch.from_numpy(values), torch.from_numpy(places))
-        share_levels(model, {name: step for name, step in steps.items() if name not in self._tensors})
+        unseen = {name: step for name, step in steps.items() if name not in self._tensors}
+        share_levels(model, unseen, trellis=self._trellis)
         self.repair(model)
         costs = {name: tensor.curvature for name, tensor in self._tensors.items()}
         return {

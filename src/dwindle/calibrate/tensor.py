@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from dwindle.calibrate.feedback import factor, round_with_feedback
 from dwindle.calibrate.observe import Moments
 from dwindle.calibrate.outputs import Outputs, mean_divergence
+from dwindle.code.trellis import number_counts
 from dwindle.share.allocate import entropy
 from dwindle.share.levels import round_step
+from dwindle.share.trellis import to_path
 
 DAMPING = 0.1
 """Of input moments. Ten times what is usual where thousands of inputs are at hand; here they are hundreds."""
@@ -27,14 +29,17 @@ class Observed:
         name: of the tensor.
         moments: what was seen.
         feedback: round with `feedback.round_with_feedback`, or to the nearest level.
+        trellis: let levels follow a trellis.
 
     Attributes:
         curvature: what a squared error in one weight costs the outputs on average, in nats; with feedback
             what the rest of its row cannot make up for.
     """
 
-    def __init__(self, model: nn.Module, name: str, moments: Moments, *, feedback: bool) -> None:
-        self.model, self.feedback = model, feedback
+    def __init__(
+        self, model: nn.Module, name: str, moments: Moments, *, feedback: bool, trellis: bool
+    ) -> None:
+        self.model, self.feedback, self.trellis = model, feedback, trellis
         self.parameter = dict(model.named_parameters(remove_duplicate=False))[name]
         self.inputs = moments.inputs / max(moments.positions, 1)
         groups, width, _ = self.inputs.shape
@@ -51,9 +56,12 @@ class Observed:
 
     def levels(self, step: float) -> Tensor:
         """Levels in int32, shape (G, R, J)."""
-        if not self.feedback:
-            return torch.round(self.weights / step).int()
-        return round_with_feedback(self.weights, self.upper, step)
+        if self.feedback:
+            return round_with_feedback(self.weights, self.upper, step, trellis=self.trellis)
+        if self.trellis:
+            rows = self.weights.flatten(0, 1).cpu().numpy()
+            return torch.from_numpy(to_path(rows, step)).to(self.weights.device).view(self.weights.shape)
+        return torch.round(self.weights / step).int()
 
     def bits(self, step: float) -> float:
         """Zero-order entropy of the nearest levels, in bits for all weights."""
@@ -63,7 +71,11 @@ class Observed:
         """Bits at a step, and predicted divergence in nats times a ratio."""
         step = round_step(step)
         levels = self.levels(step)
-        return _entropy(levels), ratio * self._cost(levels * step)
+        counts = None
+        if self.trellis:
+            counts = number_counts(levels.flatten().cpu().numpy(), tuple(levels.flatten(0, 1).shape), 0)
+        bits = _entropy(levels) if counts is None else sum(map(entropy, counts))
+        return bits, ratio * self._cost(levels * step)
 
     def sensitivity(self) -> Tensor:
         """What a squared error in each weight costs, in nats, in the parameter's shape."""

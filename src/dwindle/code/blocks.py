@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwindle.code import bits, context, gaps, sparse, streams
+from dwindle.code import bits, context, gaps, sparse, streams, trellis
 from dwindle.code.cursor import Cursor, varint
 from dwindle.code.parts import Part
-from dwindle.code.plan import BLOCK, Book, Plan
+from dwindle.code.plan import Book, Plan
 from dwindle.code.streams import index_bits
 from dwindle.errors import CorruptError
+from dwindle.records import BLOCK
 
 Symbols = NDArray[np.unsignedinteger[Any]]
 
@@ -44,6 +45,8 @@ def encode(indices: Symbols, plan: Plan, book: Book, shape: tuple[int, ...], blo
     part = indices[block_range(plan, len(indices), block)]
     if plan.arrangement == "context":
         return context.encode(part, block * BLOCK, shape, book.ranks, book.zero)
+    if plan.arrangement == "trellis":
+        return trellis.encode(part, block * BLOCK, shape, book.zero)
     if not plan.sparse:
         return streams.encode(part, plan.index_code, index_bits(plan.entries))
     zero = _zero(book)
@@ -75,6 +78,9 @@ def decode(
     """
     if plan.arrangement == "context":
         context.decode(data, out, block * BLOCK, shape, book.ranks, book.zero)
+        return [Part("indices", len(data))]
+    if plan.arrangement == "trellis":
+        trellis.decode(data, out, block * BLOCK, shape, plan.entries, book.zero)
         return [Part("indices", len(data))]
     if not plan.sparse:
         _indices(data, plan, out)

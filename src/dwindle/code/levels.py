@@ -22,7 +22,9 @@ SPLIT = 1 << 14
 Ranks = NDArray[np.uint16]
 
 
-def encode(ranks: Ranks, start: int, columns: int, tracked: int, centre: int) -> bytes:
+def encode(
+    ranks: Ranks, start: int, columns: int, tracked: int, centre: int, *, trellis: bool = False
+) -> bytes:
     """Code the ranks of a block, shape (n,), n at least 1.
 
     Args:
@@ -31,21 +33,31 @@ def encode(ranks: Ranks, start: int, columns: int, tracked: int, centre: int) ->
         columns: elements of a row of the tensor.
         tracked: columns that have a mean of their own.
         centre: the rank whose level is 0.
+        trellis: whether levels follow a trellis (`kernels.trellis`), and are coded by their numbers.
     """
-    tokens = _tokens(ranks, centre)
+    tokens = _tokens(ranks, centre, trellis)
     if tokens == 1:
         return b"\1"
     states = np.full(_lanes(len(ranks)), kernels.START, np.uint64)
     packed, words = np.empty(len(ranks), np.uint32), np.empty(len(ranks) + 1, np.uint16)
     bits = np.empty(2 * len(ranks) + kernels.SLACK, np.uint8)
-    model = start, columns, tracked, centre, tokens
+    model = start, columns, tracked, centre, tokens, trellis
     _, used = _run(ranks, model, states, words[:0], packed, bits, decoding=False)
     first = int(kernels.push(packed, states, words))
     stream = states.astype("<u4").tobytes() + words[first:].astype("<u2", copy=False).tobytes()
     return bytes([tokens]) + varint(len(stream)) + stream + bits[: (used + 7) // 8].tobytes()
 
 
-def decode(data: memoryview, ranks: Ranks, start: int, columns: int, tracked: int, centre: int) -> None:
+def decode(
+    data: memoryview,
+    ranks: Ranks,
+    start: int,
+    columns: int,
+    tracked: int,
+    centre: int,
+    *,
+    trellis: bool = False,
+) -> None:
     """Fill `ranks`, shape (n,), n at least 1, with what `encode` was given; levels are taken modulo 2**16.
 
     Raises:
@@ -69,7 +81,7 @@ def decode(data: memoryview, ranks: Ranks, start: int, columns: int, tracked: in
     words = np.append(np.frombuffer(stream[head:], "<u2"), np.uint16(0)).astype(np.uint16, copy=False)
     rest = np.frombuffer(cursor.take(len(data) - cursor.offset), np.uint8)
     bits = np.append(rest, np.zeros(kernels.SLACK, np.uint8))
-    model = start, columns, tracked, centre, tokens
+    model = start, columns, tracked, centre, tokens, trellis
     taken, used = _run(ranks, model, states, words, np.empty(0, np.uint32), bits, decoding=True)
     if taken != len(words) - 1 or (states != kernels.START).any():
         raise CorruptError(f"expected a code that ends with its last word, got {len(words) - 1} words")
@@ -79,7 +91,7 @@ def decode(data: memoryview, ranks: Ranks, start: int, columns: int, tracked: in
 
 def _run(
     ranks: Ranks,
-    model: tuple[int, int, int, int, int],
+    model: tuple[int, int, int, int, int, bool],
     states: NDArray[np.uint64],
     words: NDArray[np.uint16],
     packed: NDArray[np.uint32],
@@ -87,8 +99,8 @@ def _run(
     *,
     decoding: bool,
 ) -> tuple[int, int]:
-    """Call the kernel with start, columns, tracked, centre and tokens as it wants them."""
-    start, columns, tracked, centre, tokens = model
+    """Call the kernel with start, columns, tracked, centre, tokens and trellis as it wants them."""
+    start, columns, tracked, centre, tokens, trellis = model
     word, used = kernels.run(
         ranks,
         np.uint64(start),
@@ -100,14 +112,17 @@ def _run(
         words,
         packed,
         bits,
+        np.uint64(trellis),
         decoding,
     )
     return int(word), int(used)
 
 
-def _tokens(ranks: Ranks, centre: int) -> int:
-    """One more than the largest token of a block."""
+def _tokens(ranks: Ranks, centre: int, trellis: bool) -> int:
+    """One more than the largest token that a block may have."""
     largest = max(int(ranks.max()) - centre, centre - int(ranks.min()))
+    if trellis:
+        largest = (largest + 1) // 2
     return int(np.searchsorted(kernels.TOKENS >> np.uint32(5), largest, side="right"))
 
 

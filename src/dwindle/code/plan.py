@@ -13,16 +13,16 @@ from dwindle import dtypes
 from dwindle.code import entropy, gaps, streams
 from dwindle.code.context import Way
 from dwindle.code.streams import Code, Kind, index_bits
-from dwindle.records import Shared
+from dwindle.records import BLOCK, Shared
 
 Coder = Literal["auto", "context", "rans", "huffman", "fixed", "csr", "csc"]
 CODERS: tuple[str, ...] = get_args(Coder)
-Arrangement = Literal["dense", "gaps", "csr", "csc", "context"]
+Arrangement = Literal["dense", "gaps", "csr", "csc", "context", "trellis"]
 ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
 """Their place in this tuple is their number in a file."""
 
-BLOCK = 1 << 20
-"""Elements of one block: a tensor is cut into blocks that decode alone."""
+ADAPTIVE: tuple[Arrangement, ...] = ("context", "trellis")
+"""Those whose codes learn as they go and have no tables."""
 
 AUTOMATIC_WIDTHS = range(1, 13)
 """Gap widths tried when none is given; a wider gap only pays for tensors that are all but empty."""
@@ -42,9 +42,12 @@ KINDS: dict[str, tuple[Kind, ...]] = {"auto": ("rans", "huffman"), "rans": ("ran
 DECODE_SECONDS = 1.0
 """What `auto` may cost to decode, unless told otherwise."""
 
-CONTEXT_NANOSECONDS: dict[Way, float] = {"levels": 15.0, "tree": 100.0}
-"""What an element costs to decode by each way of `context`, on one core, as `auto` reckons: levels took 13 to
-15 and trees 75 to 180, for maps of 2 to 8 bits an element. Static codes take about 1, which is left out."""
+AdaptiveWay = Way | Literal["trellis"]
+"""A way of `context`, or along a trellis."""
+
+ADAPTIVE_NANOSECONDS: dict[AdaptiveWay, float] = {"levels": 15.0, "trellis": 15.0, "tree": 100.0}
+"""What an element costs to decode by each of them, on one core, as `auto` reckons: levels took 13 to 15 and
+trees 75 to 180, for maps of 2 to 8 bits an element. Static codes take about 1, which is left out."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Coding:
             `auto`, a width leaves context out.
         dictionary: one Huffman code per `layer`, or one for the whole `network`; `auto` is Huffman then.
         decode_seconds: what `auto` may spend on decoding all tensors, reckoned for one core at
-            `CONTEXT_NANOSECONDS`; it goes where it saves most bytes for its time.
+            `ADAPTIVE_NANOSECONDS`; it goes where it saves most bytes for its time.
     """
 
     coder: Coder = "auto"
@@ -77,13 +80,21 @@ class Coding:
         if not self.decode_seconds >= 0:
             raise ValueError(f"expected at least 0 seconds to decode, got {self.decode_seconds}")
 
+    def allows_trellis(self, count: int) -> bool:
+        """Whether index maps of so many elements in all may be coded along a trellis."""
+        if self.coder != "auto":
+            return self.coder == "context"
+        plain = self.gap_bits is None and self.dictionary == "layer"
+        return plain and count * ADAPTIVE_NANOSECONDS["trellis"] <= 1e9 * self.decode_seconds
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """All that a block of a shared tensor needs besides its bytes and the codebook.
 
     Attributes:
-        arrangement: every element (`dense`), only survivors by `gaps`, `csr` or `csc`, or `context`.
+        arrangement: every element (`dense`), only survivors by `gaps`, `csr` or `csc`, or all by their
+            surroundings, `context`, or `trellis` where they follow one.
         entries: size of the codebook.
         gap_bits: width of a gap, 0 unless the arrangement is gaps.
         index_code: code of the indices, None for fixed width.

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from dwindle import dtypes, records
 from dwindle.code import blocks, exact
 from dwindle.code.parts import Part
-from dwindle.code.plan import BLOCK, Book
+from dwindle.code.plan import Book
 from dwindle.errors import BaseError, CorruptError
 from dwindle.file import layout
-from dwindle.records import Raw, Shared
+from dwindle.records import BLOCK, Raw, Shared
 
 Task = Callable[[], list[Part]]
 """Decodes one block into its place; what its bytes were."""

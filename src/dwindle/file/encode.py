@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle import dtypes
-from dwindle.code import blocks, context, exact
+from dwindle.code import blocks, context, exact, trellis
 from dwindle.code.compare import common_code
-from dwindle.code.context import Way
 from dwindle.code.plan import (
-    BLOCK,
-    CONTEXT_NANOSECONDS,
+    ADAPTIVE_NANOSECONDS,
+    AdaptiveWay,
+    Arrangement,
     Coding,
     Counts,
     Plan,
@@ -29,7 +29,7 @@ from dwindle.code.plan import (
 from dwindle.code.streams import Code
 from dwindle.errors import shown
 from dwindle.file import layout
-from dwindle.records import Raw, Record, Shared, Tied, elements, resolve
+from dwindle.records import BLOCK, Raw, Record, Shared, Tied, elements, resolve
 
 AHEAD = 1 << 26
 """Bytes of tensors whose blocks are coded before those of the tensor in front are all done."""
@@ -60,7 +60,7 @@ class Encoder:
     pool: ThreadPoolExecutor
     codes: tuple[Code, ...] = ()
     _plans: dict[str, Plan] = field(default_factory=dict)
-    _contexts: dict[str, Payloads] = field(default_factory=dict)
+    _adaptive: dict[str, Payloads] = field(default_factory=dict)
     _seen: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -74,10 +74,17 @@ class Encoder:
         self._plans = {name: plan for name, (plan, _) in found.items()}
         if self.coding.coder == "huffman" and self.coding.dictionary == "network":
             self._one_dictionary(counts)
-        if self.coding.coder == "context":
-            self._plans = {name: Plan("context", plan.entries) for name, plan in self._plans.items()}
-        if self.coding.coder == "auto" and self.coding.gap_bits is None:
-            self._add_contexts(shared, {name: bits / 8 for name, (_, bits) in found.items()})
+        adaptive = self.coding.coder == "auto" and self.coding.gap_bits is None
+        if not adaptive and self.coding.coder != "context":
+            return
+        followed = dict(zip(shared, self.pool.map(_follows_trellis, shared.values()), strict=True))
+        if adaptive:
+            self._add_adaptive(shared, {name: bits / 8 for name, (_, bits) in found.items()}, followed)
+        else:
+            self._plans = {
+                name: Plan("trellis" if followed[name] else "context", plan.entries)
+                for name, plan in self._plans.items()
+            }
 
     def entries(self) -> Iterator[tuple[str, layout.Entry, Payloads, Item | None]]:
         """Name, entry, blocks, and what goes to the section of values, of each tensor in order."""
@@ -112,7 +119,7 @@ class Encoder:
                 self.pool.submit(_encode_exact, part, record.dtype, old)
                 for part, old in zip(_cut(record), before, strict=True)
             ]
-        if name in self._contexts:
+        if name in self._adaptive:
             return []
         plan, values = self._plans[name], book(record)
         numbers = range(blocks.block_count(plan, elements(record)))
@@ -132,7 +139,7 @@ class Encoder:
         if isinstance(record, Tied):
             owner = self.records.get(name)
             return name, layout.AliasEntry(numbers[record.to], isinstance(owner, Tied)), [], None
-        payloads = self._contexts.pop(name, None) or [block.result() for block in coded]
+        payloads = self._adaptive.pop(name, None) or [block.result() for block in coded]
         sizes = [len(block) for block in payloads]
         if isinstance(record, Shared):
             entry = layout.SharedEntry(record.dtype, record.shape, self._plans[name], sizes)
@@ -193,53 +200,58 @@ class Encoder:
             for name, plan in self._plans.items()
         }
 
-    def _add_contexts(self, shared: Mapping[str, Shared], static: Mapping[str, float]) -> None:
-        """Code tensors by context where that saves most for the time it takes to decode them."""
+    def _add_adaptive(
+        self, shared: Mapping[str, Shared], static: Mapping[str, float], followed: Mapping[str, bool]
+    ) -> None:
+        """Code tensors by context or along a trellis where that saves most for its time to decode."""
         budget = self.coding.decode_seconds
-        ways: dict[Way, float] = {way: cost / 1e9 for way, cost in CONTEXT_NANOSECONDS.items()}
+        ways = {way: cost / 1e9 for way, cost in ADAPTIVE_NANOSECONDS.items()}
         begun = {
-            (name, way): self._start_context(record, way)
+            (name, way): self._start_adaptive(record, way)
             for name, record in shared.items()
             for way, cost in ways.items()
-            if elements(record) * cost <= budget
+            if elements(record) * cost <= budget and (way != "trellis" or followed[name])
         }
         coded = {key: [block.result() for block in waiting] for key, waiting in begun.items()}
-        steps: list[tuple[float, float, str, Way]] = []
+        steps: list[tuple[float, float, str, AdaptiveWay]] = []
         for name, record in shared.items():
             sizes = {way: sum(map(len, coded[name, way])) for way in ways if (name, way) in coded}
             steps += _steps(name, static[name], sizes, {way: elements(record) * ways[way] for way in sizes})
         for _, added, name, way in sorted(steps, key=lambda step: -step[0]):
             if added <= budget:
                 budget -= added
-                self._plans[name] = Plan("context", self._plans[name].entries)
-                self._contexts[name] = coded[name, way]
+                arrangement: Arrangement = "trellis" if way == "trellis" else "context"
+                self._plans[name] = Plan(arrangement, self._plans[name].entries)
+                self._adaptive[name] = coded[name, way]
 
-    def _start_context(self, record: Shared, way: Way) -> list[Future[bytes]]:
-        """Begin to code the blocks of a tensor in one of the ways of context."""
-        values, count = book(record), elements(record)
-        return [
-            self.pool.submit(
-                context.encode,
-                record.indices[start : start + BLOCK],
-                start,
-                record.shape,
-                values.ranks,
-                values.zero,
-                way,
-            )
-            for start in range(0, count, BLOCK)
-        ]
+    def _start_adaptive(self, record: Shared, way: AdaptiveWay) -> list[Future[bytes]]:
+        """Begin to code the blocks of a tensor in one of the ways that learn."""
+        values, shape = book(record), record.shape
+
+        def encode(start: int) -> bytes:
+            part = record.indices[start : start + BLOCK]
+            if way == "trellis":
+                return trellis.encode(part, start, shape, values.zero)
+            return context.encode(part, start, shape, values.ranks, values.zero, way)
+
+        return [self.pool.submit(encode, start) for start in range(0, elements(record), BLOCK)]
+
+
+def _follows_trellis(record: Shared) -> bool:
+    """Whether an index map goes along a trellis, and not only because hardly anything happens in it."""
+    counts = trellis.number_counts(record.indices, record.shape, book(record).zero)
+    return counts is not None and bool(counts[1].sum() > counts[1].max())
 
 
 def _steps(
-    name: str, static: float, sizes: Mapping[Way, int], costs: Mapping[Way, float]
-) -> list[tuple[float, float, str, Way]]:
-    """The ways of context that are worth their time: bytes saved a second, seconds added, name, way.
+    name: str, static: float, sizes: Mapping[AdaptiveWay, int], costs: Mapping[AdaptiveWay, float]
+) -> list[tuple[float, float, str, AdaptiveWay]]:
+    """The ways that learn and are worth their time: bytes saved a second, seconds added, name, way.
 
     From one step to the next less is saved for the same time: a way that would save more a second than the
     one before it takes its place.
     """
-    kept: list[tuple[float, float, Way]] = []
+    kept: list[tuple[float, float, AdaptiveWay]] = []
     for way in sorted(sizes, key=lambda way: costs[way]):
         size = float(sizes[way])
         if size >= (kept[-1][0] if kept else static):

@@ -15,13 +15,15 @@ from dwindle import dtypes
 from dwindle.code import text
 from dwindle.code.blocks import block_count
 from dwindle.code.cursor import Cursor, prefixed, varint
-from dwindle.code.plan import ARRANGEMENTS, BLOCK, Plan
+from dwindle.code.plan import ADAPTIVE, ARRANGEMENTS, Plan
 from dwindle.code.streams import KINDS, Code
 from dwindle.errors import CorruptError, shown
-from dwindle.records import MAX_ENTRIES
+from dwindle.records import BLOCK, MAX_ENTRIES
 
 MAGIC = b"\x89DWZ"
-VERSION = 1
+VERSION, VERSION_WITH_TRELLIS = 1, 2
+"""A file is of the lowest version that has all it needs."""
+
 MAX_ELEMENTS = 1 << 48
 MAX_DIMENSIONS = 64
 MAX_SHARED_CODES = 255
@@ -115,6 +117,12 @@ class Header:
     codes: tuple[Code, ...]
     entries: dict[str, Entry]
     values_size: int = 0
+
+
+def version_of(header: Header) -> int:
+    """The version of a file with this header."""
+    plans = [entry.plan for entry in header.entries.values() if isinstance(entry, SharedEntry)]
+    return VERSION_WITH_TRELLIS if any(plan.arrangement == "trellis" for plan in plans) else VERSION
 
 
 def nbytes(entry: ExactEntry | SharedEntry) -> int:
@@ -278,7 +286,7 @@ class _Entries:
     def _plan(self, name: str) -> Plan:
         arrangement = _one_of(ARRANGEMENTS, self.cursor.byte(), f"{shown(name)}: an arrangement")
         entries = self.cursor.varint(MAX_ENTRIES, "a codebook size")
-        if arrangement == "context":
+        if arrangement in ADAPTIVE:
             return Plan(arrangement, entries)
         index_code = self._code(entries)
         if arrangement in ("csr", "csc") and index_code is not None:
@@ -330,7 +338,7 @@ def _has_sizes(entry: Entry) -> TypeGuard[ExactEntry | SharedEntry]:
 
 def _write_plan(out: _Out, name: str, plan: Plan) -> None:
     out.add(name, "header", bytes([ARRANGEMENTS.index(plan.arrangement)]) + varint(plan.entries))
-    if plan.arrangement == "context":
+    if plan.arrangement in ADAPTIVE:
         return
     _write_code(out, name, plan.index_code)
     if plan.arrangement == "gaps":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dwindle.code import entropy, text, values
+from dwindle.code import entropy, text, trellis, values
 from dwindle.code.parts import Part
-from dwindle.code.plan import Plan, count, symbol_counts
+from dwindle.code.plan import ADAPTIVE, Plan, count, symbol_counts
 from dwindle.code.streams import Code
 from dwindle.file import layout
 from dwindle.file.reader import CHECKSUM, Archive
@@ -184,6 +184,10 @@ def _bounds(record: Shared, plan: Plan) -> tuple[dict[str, float], int]:
     counts = count(record)
     indices, gap_counts = symbol_counts(plan, counts)
     bounds = {"indices": entropy.entropy_bytes(indices)}
+    if plan.arrangement == "trellis":
+        numbers = trellis.number_counts(record.indices, record.shape, counts.zero)
+        if numbers is not None:
+            bounds["indices"] = sum(entropy.entropy_bytes(of_kind) for of_kind in numbers)
     if gap_counts is not None:
         bounds["gaps"] = entropy.entropy_bytes(gap_counts)
     zeros = 0 if counts.zero is None else int(counts.indices[counts.zero])
@@ -191,8 +195,8 @@ def _bounds(record: Shared, plan: Plan) -> tuple[dict[str, float], int]:
 
 
 def _describe(plan: Plan) -> str:
-    if plan.arrangement == "context":
-        return "context"
+    if plan.arrangement in ADAPTIVE:
+        return plan.arrangement
     indices = _kind(plan.index_code)
     if plan.arrangement != "gaps":
         return f"{plan.arrangement}, {indices}"

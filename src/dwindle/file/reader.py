@@ -443,8 +443,9 @@ def _read_front(data: memoryview) -> Front:
     cursor = Cursor(data, magic)
     try:
         version = cursor.byte()
-        if version != layout.VERSION:
-            raise VersionError(f"expected version {layout.VERSION}, got {version}")
+        if version not in (layout.VERSION, layout.VERSION_WITH_TRELLIS):
+            expected = f"{layout.VERSION} or {layout.VERSION_WITH_TRELLIS}"
+            raise VersionError(f"expected version {expected}, got {version}")
         size = cursor.varint(what="a header size")
         coded = cursor.varint(what="a header size")
     except CorruptError as error:
@@ -462,7 +463,11 @@ def _read_front(data: memoryview) -> Front:
     if size > HEADER_FREE + HEADER_EXPANSION * coded:
         raise CorruptError(f"expected a header in proportion to {coded} bytes, got one of {size}")
     raw = text.decode(header, size)
-    return Front(layout.read_header(memoryview(raw)), raw, start, cursor.offset)
+    read = layout.read_header(memoryview(raw))
+    needed = layout.version_of(read)
+    if version != needed:
+        raise CorruptError(f"expected version {needed}, by what the file holds, got {version}")
+    return Front(read, raw, start, cursor.offset)
 
 
 def _extents(header: layout.Header, start: int, size: int) -> dict[str, list[Extent]]:

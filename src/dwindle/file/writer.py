@@ -130,7 +130,7 @@ def _fill(spool: IO[bytes], encoder: Encoder) -> tuple[dict[str, layout.Entry], 
 def _front(header: layout.Header, section: bytes) -> bytes:
     """Everything before the blocks."""
     coded = layout.code_header(layout.write_header(header)[0])
-    front = layout.MAGIC + bytes([layout.VERSION]) + coded
+    front = layout.MAGIC + bytes([layout.version_of(header)]) + coded
     return front + _checksum(front) + (section + _checksum(section) if section else b"")
 
 

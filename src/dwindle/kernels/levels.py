@@ -1,5 +1,8 @@
 """Levels around a centre: magnitudes by rANS, in one of 44 codes that the size of their surroundings picks.
 
+Along a trellis it is the numbers of levels (`kernels.trellis`) that are coded so, and where they are small,
+states of even and of odd levels have codes of their own.
+
 A magnitude is cut into a *token*, which has a code, and bits below it, which are stored as they are together
 with the sign: magnitudes under 16 are their own tokens; above, a token tells the highest bit and the two bits
 after it. The code of an element is that of the mean magnitude of its row and its column so far, on a scale of
@@ -20,6 +23,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dwindle.kernels.arithmetic import RATES
+from dwindle.kernels.trellis import following
 from dwindle.kernels.words import leading_zeros, load64, store
 
 LANES = 4
@@ -38,6 +42,7 @@ SLACK = 16
 """Zero bytes after the stored bits when decoding, and room there when encoding: both move whole words."""
 
 _CODES = 44  # half octaves of a mean magnitude
+_APART = 16  # below a mean of 4, states of odd levels have codes of their own
 _SLOT_BITS = np.uint64(12)
 _SLOTS = 1 << 12
 _FIRST, _LAST = 16, 8192  # uses of a code between two changes of it
@@ -71,9 +76,9 @@ def octaves(mean: np.uint64) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def foretell(code: np.uint64, counts: NDArray[np.uint32]) -> None:
+def foretell(octave: np.uint64, counts: NDArray[np.uint32]) -> None:
     """Begin a code: tokens of magnitudes that fall geometrically, with a mean in the middle of its octave."""
-    least = (_TWO | code & _ONE) << ((code >> _ONE) - _ONE) if code >> _ONE else code
+    least = (_TWO | octave & _ONE) << ((octave >> _ONE) - _ONE) if octave >> _ONE else octave
     mean = max(least * np.uint64(5) >> _TWO, _ONE)
     more = (mean << np.uint64(32)) // (mean + np.uint64(64))  # that a magnitude goes on, in 2**-32
     left = np.uint64(1 << 31)
@@ -139,6 +144,7 @@ def run(
     words: NDArray[np.uint16],
     packed: NDArray[np.uint32],
     bits: NDArray[np.uint8],
+    trellis: np.uint64,
     decoding: bool,
 ) -> Any:
     """Model the ranks of a block and, when decoding, read them.
@@ -155,15 +161,18 @@ def run(
         packed: when encoding, filled with the span of each token: first slot << 16 | number of slots.
         bits: stored bits; when decoding with SLACK zeros after them, when encoding room for two bytes a rank
             and SLACK.
+        trellis: 1 if levels follow a trellis, for which all columns must be tracked; else 0.
         decoding: which of the two.
 
     Returns:
         Words read (0 when encoding), and bits read or written.
     """
-    counts = np.zeros((_CODES, tokens), np.uint32)
-    spans = np.zeros((_CODES, tokens), np.uint32)
-    slots = np.empty((_CODES if decoding else 1, _SLOTS), np.uint32)
-    uses, left = np.zeros(_CODES, np.int64), np.zeros(_CODES, np.int64)
+    codes = _CODES + _APART if trellis else _CODES
+    counts = np.zeros((codes, tokens), np.uint32)
+    spans = np.zeros((codes, tokens), np.uint32)
+    slots = np.empty((codes if decoding else 1, _SLOTS), np.uint32)
+    uses, left = np.zeros(codes, np.int64), np.zeros(codes, np.int64)
+    paths = np.zeros(tracked if trellis else _ONE, np.uint8)
     means = np.full(tracked, -1, np.int32)  # of columns, in 2**-6
     lane_mask, slot_mask = np.uint64(len(states) - 1), np.uint64(_SLOTS - 1)
     last_word = np.uint64(len(words) - 1) if decoding else _ZERO
@@ -180,11 +189,15 @@ def run(
         here = min(column, tracked - _ONE)
         other = np.int64(means[here])
         both = mean + other if other >= 0 else mean + mean
-        code = octaves(np.uint64(both) >> _ONE)
+        # Without a trellis this is all one path that stays in state 0.
+        path = here if trellis else _ZERO
+        odd = np.uint64(paths[path]) & _ONE
+        octave = octaves(np.uint64(both) >> _ONE)
+        code = octave + np.uint64(_CODES) if odd and octave < np.uint64(_APART) else octave
         left[code] -= 1
         if left[code] < 0:
             if uses[code] == 0:
-                foretell(code, counts[code])
+                foretell(octave, counts[code])
             uses[code] = min(max(uses[code] * 2, _FIRST), _LAST)
             left[code] = uses[code] - 1
             give_out(counts[code], spans[code], slots[code if decoding else _ZERO], decoding)
@@ -205,10 +218,11 @@ def run(
             signed = np.uint64(size > 0)
             minus = np.int64(tail >> width & signed)
             at += width + signed
-            ranks[i] = np.uint16(centre + ((size ^ -minus) + minus))
+            far = (size << np.int64(trellis)) - np.int64(odd & signed)
+            ranks[i] = np.uint16(centre + ((far ^ -minus) + minus))
         else:
             level = np.int64(ranks[i]) - centre
-            size = abs(level)
+            size = (abs(level) + np.int64(odd)) >> np.int64(trellis)
             token, width = np.uint64(size), _ZERO
             if token >= np.uint64(DIRECT):
                 width = np.uint64(61) - leading_zeros(token)
@@ -221,6 +235,8 @@ def run(
             pending >>= filled & np.uint64(0x38)
             filled &= np.uint64(7)
             packed[i] = spans[code, token]
+        if trellis:
+            paths[path] = following(paths[path], size)
         counts[code, token] += _SEEN
         group += size
         grouped += _ONE

@@ -19,8 +19,9 @@ from dwindle.share.allocate import allocate
 from dwindle.share.codebook import set_codebook
 from dwindle.share.entropy import entropy_constrained as cluster
 from dwindle.share.layer import assign_layer, squared_error
-from dwindle.share.levels import from_levels, to_levels
+from dwindle.share.levels import Signal, from_levels, to_levels
 from dwindle.share.starts import Init
+from dwindle.share.trellis import path_step, to_path
 
 LAYER_TYPES: dict[str, tuple[type[nn.Module], ...]] = {
     "conv": (
@@ -166,7 +167,13 @@ def share(
     return ShareReport(tuple(rows))
 
 
-def share_levels(model: nn.Module, steps: Mapping[str, float], *, entropy_constrained: bool = False) -> None:
+def share_levels(
+    model: nn.Module,
+    steps: Mapping[str, float],
+    *,
+    entropy_constrained: bool = False,
+    trellis: bool = False,
+) -> None:
     """Let the weights of tensors take whole multiples of a step, in place: a codebook of all of them.
 
     Zeros stay zeros. A codebook that a tensor has already is replaced. An error leaves the model as it was.
@@ -176,6 +183,8 @@ def share_levels(model: nn.Module, steps: Mapping[str, float], *, entropy_constr
         steps: the step of each tensor to share, by full name (`levels.step_sizes`).
         entropy_constrained: where that is cheaper, take clusters for the bytes after entropy coding instead,
             a bit as dear as in these levels (`entropy.entropy_constrained`).
+        trellis: let levels follow a trellis where that suits a tensor, with steps that make it as good
+            (`share.trellis`). Coded along it they take fewer bytes, and by other codes more.
 
     Raises:
         TensorError: if a name is no tensor's, or a tensor holds NaN or infinite weights, or is more than
@@ -194,10 +203,20 @@ def share_levels(model: nn.Module, steps: Mapping[str, float], *, entropy_constr
         if entropy_constrained:
             values, places = cluster(array, step, dtype)
         else:
-            values, places = from_levels(to_levels(array, step), step, dtype)
+            values, places = nearest_levels(array, step, dtype, trellis=trellis)
         books.append((name, torch.from_numpy(values), torch.from_numpy(places)))
     for name, centroids, indices in books:
         set_codebook(model, name, centroids, indices)
+
+
+def nearest_levels(
+    array: NDArray[Any], step: float, dtype: str, *, trellis: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Weights as levels of a step, or along a trellis of one that is as good; see `levels.from_levels`."""
+    finer = path_step(array.shape, Signal.of(array), step) if trellis else None
+    if finer is None:
+        return from_levels(to_levels(array, step), step, dtype)
+    return from_levels(to_path(array, finer), finer, dtype)
 
 
 def bits_by_tensor(model: nn.Module, bits: Bits, min_elements: int = 1) -> dict[str, int]:
