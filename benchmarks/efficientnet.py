@@ -36,7 +36,7 @@ from dwindle.data import PREPROCESSINGS, images
 from dwindle.file import write
 from dwindle.report.run import versions
 from dwindle.rounding import significant_bits
-from dwindle.share.vectors import round_vectors, vectors
+from dwindle.share.vectors import coarsen_statistics, round_vectors, vectors
 from dwindle.train.agreement import agreement
 
 COMMAND = (
@@ -145,7 +145,14 @@ def figures(before: Tensor, after: Tensor, labels: Tensor) -> dict[str, Any]:
 
 
 def calibrated(
-    bench: Bench, path: Path, method: str, qualities: tuple[float, ...], *, repairs: bool = False, **how: bool
+    bench: Bench,
+    path: Path,
+    method: str,
+    qualities: tuple[float, ...],
+    *,
+    repairs: bool = False,
+    trellis: bool = True,
+    **how: bool,
 ) -> None:
     """Points with calibration: measured once for each half, rounded for each quality, and repaired."""
     chosen = REPAIRS if repairs else {"": REPAIRS[""]}
@@ -158,13 +165,17 @@ def calibrated(
     # The half that is judged first calibrates last.
     for inputs, judged in (bench.halves[::-1], bench.halves) if wanted else ():
         start = time.perf_counter()
-        measured = Measured(bench.model, list(chains.weights(bench.model)), Calibration(inputs, **how))
+        weights = list(chains.weights(bench.model))
+        measured = Measured(bench.model, weights, Calibration(inputs, **how), trellis=trellis)
         seconds.append(round(time.perf_counter() - start))
         for quality, word in wanted:
             model, start = copy.deepcopy(bench.model), time.perf_counter()
             measured.round(model, quality)
             chosen[word](model, bench.model, inputs)
-            round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
+            names = [name for name, _ in vectors(model)]
+            if how.get("statistics", True):
+                coarsen_statistics(model, names)
+            round_vectors(model, names, significant_bits(quality, calibrated=True))
             write(path, bind.to_records(model), force=True)
             took = time.perf_counter() - start
             loaded = dwindle.load_into(network(), path).eval()
@@ -218,6 +229,8 @@ def main() -> None:
         calibrated(bench, path, "calibrated", ablation, repairs=True)
         calibrated(bench, path, "no feedback", ablation, repairs=True, feedback=False)
         calibrated(bench, path, "no check", ablation, check=False)
+        calibrated(bench, path, "no trellis", ablation, trellis=False)
+        calibrated(bench, path, "no coarse statistics", ablation, statistics=False)
         calibrated(bench, path, "neither", ablation, check=False, feedback=False)
         # Plain and entropy-constrained levels where the latter have something to choose.
         for name, constrained in (("data-free", False), ("entropy-constrained", True)):

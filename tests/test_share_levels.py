@@ -9,10 +9,10 @@ from torch import nn
 
 from dwindle import dtypes
 from dwindle.errors import TensorError
-from dwindle.rounding import bits_of_rounding, round_significant, significant_bits
+from dwindle.rounding import NORM, bits_of_rounding, is_taken_over, round_significant, significant_bits
 from dwindle.share import Signal, get_codebook, share_levels, step_sizes
 from dwindle.share.levels import from_levels, round_step, to_levels
-from dwindle.share.vectors import round_vectors, vectors
+from dwindle.share.vectors import coarsen_statistics, round_vectors, vectors
 
 
 @given(
@@ -152,3 +152,55 @@ def test_better_quality_keeps_more_bits():
     assert found == sorted(found)
     assert (found[0], found[-1]) == (5, 24)
     assert significant_bits(25) == 9
+    assert significant_bits(25, calibrated=True) == 10
+
+
+def normed():
+    torch.manual_seed(5)
+    model = nn.Sequential(
+        nn.Linear(8, 40), nn.BatchNorm1d(40, eps=1e-3), nn.Linear(40, 40), nn.BatchNorm1d(40)
+    )
+    for norm in (model[1], model[3]):
+        norm.running_mean.normal_()
+        norm.running_var.exponential_().mul_(0.01)
+        nn.init.normal_(norm.weight, 1, 0.2)
+        nn.init.normal_(norm.bias)
+    return model.eval()
+
+
+def test_norms_with_coarse_statistics_compute_the_same():
+    model, x = normed(), torch.randn(30, 8)
+    before, state = model(x), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    coarsen_statistics(model, [name for name, _ in vectors(model)])
+    torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-4)
+    for number in (1, 3):
+        mean, variance = model[number].running_mean.numpy(), model[number].running_var.numpy()
+        np.testing.assert_array_equal(round_significant(state[f"{number}.running_mean"].numpy(), 3), mean)
+        np.testing.assert_array_equal(round_significant(state[f"{number}.running_var"].numpy(), 3), variance)
+        old = [state[f"{number}.{part}"].numpy() for part in NORM]
+        new = [model.state_dict()[f"{number}.{part}"].numpy() for part in NORM]
+        assert is_taken_over(old, new)
+        assert is_taken_over(old, [*(round_significant(values, 7) for values in new[:2]), *new[2:]])
+        assert not is_taken_over(old, [*old[:2], *new[2:]])
+        assert not is_taken_over(old, [new[0], new[1] + 0.2, *new[2:]])
+        assert not is_taken_over(old, [*new[:3], np.float32(1.1) * new[3]])
+        assert not is_taken_over(old, [*new[:2], old[2], new[3]])
+
+
+def test_norms_are_left_where_they_are_not_all_ours():
+    model = normed()
+    names = [name for name, _ in vectors(model)]
+    model[1].weight = model[3].weight
+    coarsen_statistics(model, names)
+    plain = nn.Sequential(nn.BatchNorm1d(4, affine=False), nn.BatchNorm1d(4, track_running_stats=False))
+    coarsen_statistics(plain, [name for name, _ in vectors(plain)])
+    tiny = nn.BatchNorm1d(2, eps=0.0)
+    tiny.running_var.zero_()
+    coarsen_statistics(tiny, NORM)
+    kept = normed()
+    coarsen_statistics(kept, [name for name in names if name != "1.bias"])
+    first = normed()
+    assert torch.equal(model[1].running_mean, first[1].running_mean)
+    assert torch.equal(kept[1].running_mean, first[1].running_mean)
+    assert not torch.equal(kept[3].running_mean, first[3].running_mean)
+    assert torch.equal(tiny.weight, torch.ones(2))

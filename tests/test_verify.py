@@ -7,6 +7,7 @@ from dwindle import Archive, dtypes
 from dwindle.errors import VerificationError
 from dwindle.file import write
 from dwindle.records import Raw, Shared, Tied, to_storage
+from dwindle.rounding import NORM, STATISTICS, round_significant
 from dwindle.verify import distances
 
 NAN, INF = float("nan"), float("inf")
@@ -128,3 +129,25 @@ def test_ties_are_compared_with_what_they_stand_for(compare):
 def test_empty_tensors_and_empty_archives(compare):
     assert compare({}, {}) == {}
     assert compare({"e": shared([], [], (0, 3))}, {"e": raw(np.zeros((0, 3)))})["e"].exact
+
+
+def test_norms_with_coarse_statistics_are_no_damage(compare):
+    random = np.random.default_rng(3)
+    scale, shift, mean = (random.normal(size=50).astype(np.float32) for _ in range(3))
+    variance = random.exponential(size=50).astype(np.float32)
+    coarse = [round_significant(values, STATISTICS) for values in (mean, variance)]
+    deviation = np.sqrt(variance + 1e-5)
+    new = [
+        round_significant(scale * np.sqrt(coarse[1] + np.float32(1e-5)) / deviation, 8),
+        round_significant(shift + scale * (coarse[0] - mean) / deviation, 8),
+    ]
+    for path in ("bn.", ""):
+        names = [path + part for part in NORM]
+        before = dict(zip(names, map(raw, (scale, shift, mean, variance)), strict=True))
+        after = dict(zip(names, map(raw, (*new, *coarse)), strict=True))
+        found = compare(after, before)
+        assert not any(distance.exact for distance in found.values())
+        with pytest.raises(VerificationError, match="expected every bit"):
+            compare(after | {names[1]: raw(new[1] + np.float32(0.2))}, before)
+        with pytest.raises(VerificationError, match="expected every bit"):
+            compare({names[2]: after[names[2]]}, {names[2]: before[names[2]]})

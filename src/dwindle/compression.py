@@ -27,7 +27,7 @@ from dwindle.share.found import adopt_values
 from dwindle.share.kmeans import Init
 from dwindle.share.levels import check_quality
 from dwindle.share.sorted import LARGEST
-from dwindle.share.vectors import round_vectors, vectors
+from dwindle.share.vectors import coarsen_statistics, round_vectors, vectors
 
 QUALITY, CALIBRATED_QUALITY = 25.0, 12.0
 """Signal to noise in dB unless something else is asked for: safe on networks nobody has looked at; and where
@@ -201,7 +201,16 @@ def compress(
     if bits is None:
         count = sum(chains.source(*owners[name]).numel() for name in unshared)
         trellis = (coding or Coding()).allows_trellis(count)
-        _round(small, unshared, quality, calibrate, progress, entropy_constrained, trellis)
+        _round(
+            small,
+            unshared,
+            quality,
+            calibrate,
+            progress,
+            entropy_constrained=entropy_constrained,
+            trellis=trellis,
+            trained_on=train is not None,
+        )
     else:
         measured = None
         if calibrate is not None and unshared:
@@ -228,21 +237,38 @@ def _round(
     quality: float | None,
     calibrate: Calibration | Iterable[Any] | None,
     progress: Callable[[str], None] | None,
+    *,
     entropy_constrained: bool,
     trellis: bool,
+    trained_on: bool,
 ) -> None:
-    """Round weights to levels, but for what was shared before, and vectors to few bits, in place."""
+    """Round weights to levels, but for what was shared before, and vectors to few bits, in place.
+
+    Args:
+        model: to be rounded.
+        names: its weights.
+        quality: in dB, or None for what is usual.
+        calibrate: see `compress`.
+        progress: see `compress`.
+        entropy_constrained: see `compress`.
+        trellis: whether levels may follow a trellis.
+        trained_on: whether training follows.
+    """
     if quality is None:
         quality = QUALITY if calibrate is None else CALIBRATED_QUALITY
-    known = adopt_values(model, names)
+    known, small = adopt_values(model, names), [name for name, _ in vectors(model)]
     owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
     signals = {name: Signal.of(array_of(*owners[name])) for name in names if name not in known}
     if calibrate is None:
         steps = step_sizes(signals, quality)
         share_levels(model, steps, entropy_constrained=entropy_constrained, trellis=trellis)
     else:
-        Measured(model, signals, _calibration(calibrate), progress, trellis=trellis).round(model, quality)
-    round_vectors(model, [name for name, _ in vectors(model)], significant_bits(quality))
+        how = _calibration(calibrate)
+        Measured(model, signals, how, progress, trellis=trellis).round(model, quality)
+        # In training mode norms would not compute the same.
+        if how.statistics and not trained_on:
+            coarsen_statistics(model, small)
+    round_vectors(model, small, significant_bits(quality, calibrated=calibrate is not None))
 
 
 def _calibration(given: Calibration | Iterable[Any]) -> Calibration:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,29 @@ NAMED = re.compile(r"(weight|running_mean|running_var)$|bias")
 MARGIN = 37.0
 """How far the noise of vectors is below that of weights, in dB: a bias meets every output of its row."""
 
+CALIBRATED = 6.0
+"""How much less noise calibrated weights bring to the outputs, in dB; vectors have to keep up with them."""
+
 LEAST, MOST = 5, 24
 
+STATISTICS = 3
+"""Significant bits of the running statistics of batch norms, whose scales and shifts make up for the rest."""
 
-def significant_bits(quality: float) -> int:
+NORM = ("weight", "bias", "running_mean", "running_var")
+"""The vectors of a batch norm: scale, shift, mean and variance."""
+
+
+def significant_bits(quality: float, *, calibrated: bool = False) -> int:
     """How many significant bits vectors keep at a quality in dB (`levels.step_sizes`), from 5 to 24.
+
+    Args:
+        quality: of the weights.
+        calibrated: whether they are rounded for the outputs.
 
     Rounded to b bits, values spread evenly over octaves have a signal 6.02 b + 8 dB above their noise.
     """
-    return min(max(math.ceil((quality + MARGIN - 8) / 6.02), LEAST), MOST)
+    margin = MARGIN + CALIBRATED if calibrated else MARGIN
+    return min(max(math.ceil((quality + margin - 8) / 6.02), LEAST), MOST)
 
 
 def is_vector(name: str, dimensions: int, dtype: str) -> bool:
@@ -62,3 +77,29 @@ def bits_of_rounding(original: NDArray[Any], rounded: NDArray[Any]) -> int | Non
         if np.array_equal(round_significant(original, bits), rounded, equal_nan=True):
             return bits
     return None
+
+
+def is_taken_over(before: Sequence[NDArray[Any]], after: Sequence[NDArray[Any]]) -> bool:
+    """Whether a batch norm was given coarse statistics, and computes what it did but for rounding.
+
+    Args:
+        before: its vectors in the order of `NORM`, floats of shape (channels,).
+        after: likewise.
+
+    What a norm adds to variances is not among its vectors, so the likeliest of many is taken.
+    """
+    scale, shift, mean, variance = (values.astype(np.float64) for values in before)
+    new_scale, new_shift, new_mean, new_variance = (values.astype(np.float64) for values in after)
+    for old, new in ((before[2], after[2]), (before[3], after[3])):
+        if not np.array_equal(round_significant(old, STATISTICS), new):
+            return False
+    floor = np.concatenate([[0.0], np.logspace(-12, 0, 49)])[:, None]
+    with np.errstate(all="ignore"):
+        wanted = scale * np.sqrt((new_variance + floor) / (variance + floor))
+        misses = np.abs(new_scale - wanted).sum(1)
+        best = int(np.argmin(np.where(np.isfinite(misses), misses, np.inf)))
+        moved = scale * (new_mean - mean) / np.sqrt(variance + floor[best])
+        least = 0.5**LEAST
+        right = np.abs(new_scale - wanted[best]) <= least * np.abs(new_scale)
+        right &= np.abs(new_shift - shift - moved) <= least * (np.abs(new_shift) + np.abs(moved))
+    return bool(right.all())

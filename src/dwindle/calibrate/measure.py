@@ -59,6 +59,8 @@ class Calibration:
         feedback: let the weights of a row make up for each other's rounding.
         check: measure on every fifth batch how far predictions for each tensor are off, and correct them;
             takes one pass over these for each tensor.
+        statistics: keep running statistics of batch norms in few bits, for which scales and shifts make up
+            (`share.vectors.coarsen_statistics`).
         moments: bring means and spreads of channels back by biases and batch norms (`repair.match_moments`).
         distillation: passes over the inputs in which biases, norms and the values of codebooks are trained
             towards the model's own outputs (`repair.distill`).
@@ -75,6 +77,7 @@ class Calibration:
     outputs: Outputs = "classes"
     feedback: bool = True
     check: bool = True
+    statistics: bool = True
     moments: bool = False
     distillation: int = 0
     seed: int = 0

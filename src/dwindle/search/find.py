@@ -30,6 +30,7 @@ from dwindle.search.work import Work, digest, fingerprint
 from dwindle.share import Signal, get_codebook, share_levels, step_sizes
 from dwindle.share.apply import array_of
 from dwindle.share.levels import LEAST_QUALITY
+from dwindle.share.vectors import coarsen_statistics
 
 MAX_PASSES = 100
 """Most passes of training, unless told otherwise."""
@@ -151,30 +152,41 @@ def _run(
     total = original_bytes(bind.to_records(targets.model))
     found = [step.size for step in trial.steps if step.holds and "survivors" in step.setting]
     if not found or (goal.limit is None and min(found) * POOR > total):
-        make, first = partial(_at_quality, targets), QUALITY
+        unshared = _unshared(targets)
+        count = sum(
+            chains.source(*owner).numel()
+            for name, owner in chains.weights(targets.model).items()
+            if name in unshared
+        )
+        trellis = (trial.coding or Coding()).allows_trellis(count)
+        make, first = partial(_at_quality, targets, trellis), QUALITY
         if calibrate is not None:
             given = calibrate if isinstance(calibrate, Calibration) else Calibration(calibrate)
-            measured = Measured(targets.model, _unshared(targets), given)
-            make, first = partial(_calibrated, targets, measured), CALIBRATED_QUALITY
-        search_setting(trial, Setting("dB", make, significant_bits, LEAST_QUALITY, HIGHEST, first, UNIT))
+            measured = Measured(targets.model, unshared, given, trellis=trellis)
+            make = partial(_calibrated, targets, measured, given.statistics)
+            first = CALIBRATED_QUALITY
+        vectors = partial(significant_bits, calibrated=calibrate is not None)
+        search_setting(trial, Setting("dB", make, vectors, LEAST_QUALITY, HIGHEST, first, UNIT))
     if trial.best is None:
         trial.measure(targets.model, {"lossless": 1}, vectors=None)
         trial.save({}, {})
 
 
-def _at_quality(targets: Targets, quality: float) -> nn.Module:
+def _at_quality(targets: Targets, trellis: bool, quality: float) -> nn.Module:
     """A copy of the model rounded at a quality in dB; tensors that were found shared stay what they are."""
     small = chains.duplicate(targets.model)
     owners = chains.weights(small)
     signals = {name: Signal.of(array_of(*owners[name])) for name in _unshared(targets)}
-    share_levels(small, step_sizes(signals, quality))
+    share_levels(small, step_sizes(signals, quality), trellis=trellis)
     return small
 
 
-def _calibrated(targets: Targets, measured: Measured, quality: float) -> nn.Module:
+def _calibrated(targets: Targets, measured: Measured, statistics: bool, quality: float) -> nn.Module:
     """Likewise, rounded for the outputs on given inputs."""
     small = chains.duplicate(targets.model)
     measured.round(small, quality)
+    if statistics:
+        coarsen_statistics(small, targets.small)
     return small
 
 

@@ -20,9 +20,9 @@ from dwindle.records import BLOCK, MAX_ENTRIES
 from dwindle.share.levels import Signal, round_step
 
 SCALE, COARSER = 0.575, 0.11
-"""Steps of paths that come as near to weights as free levels of steps of 1, where steps are small; and what is
-added for each time that the step holds the signal's scale: 0 in both kinds of states helps where many weights
-are small. Fitted to normal and Laplace weights, for which it holds to a fiftieth and a twentieth."""
+"""Steps of paths that come as near to weights as free levels of steps of 1, where steps are small; and what
+is added for each time that the step holds the signal's scale: that 0 is in both kinds of states helps where
+many weights are small. Fitted to normal and Laplace weights, for which it holds to a fiftieth."""
 
 COARSEST = 3.0
 
