@@ -13,7 +13,9 @@ from dwindle.code.plan import Coding
 from dwindle.errors import BaseError
 from dwindle.file import Archive, write
 from dwindle.io import read_checkpoint, write_checkpoint
-from dwindle.records import BLOCK, Raw, Tied, same, to_storage
+from dwindle.records import BLOCK, Raw, Shared, Tied, same, to_storage
+from dwindle.share.levels import from_levels
+from dwindle.share.trellis import to_path
 
 RANDOM = np.random.default_rng(0)
 
@@ -80,7 +82,10 @@ def test_rows_are_those_of_the_whole(tmp_path):
     }
     write(tmp_path / "a.dwz", records, coding=Coding("huffman"))
     write(tmp_path / "csr.dwz", {"m": make.pruned((50, 60), 8, 0.1)}, coding=Coding("csr"))
-    for path in (tmp_path / "a.dwz", tmp_path / "csr.dwz"):
+    levels = to_path(RANDOM.normal(0, 4, (BLOCK // 1000 + 90, 1000)), 1.0)
+    codebook, indices = from_levels(levels, 0.5, "float32")
+    write(tmp_path / "path.dwz", {"p": Shared("float32", levels.shape, codebook, indices)})
+    for path in (tmp_path / "a.dwz", tmp_path / "csr.dwz", tmp_path / "path.dwz"):
         with Archive(path) as archive:
             for name in archive:
                 whole = np.array(archive[name])
