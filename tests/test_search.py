@@ -650,7 +650,7 @@ def test_the_folder_holds_no_more_than_it_needs(tmp_path, task, trained):
         quiet=True,
     )
     assert len(list(work.glob("*.dwz"))) == 1
-    assert len(list(work.glob("*.pt"))) <= 12
+    assert len(list(work.glob("*.pt"))) <= 24
     kept = json.loads((work / "search.json").read_text())
     assert len(kept["position"]["steps"]) == len(result.steps)
     assert isinstance(records_of(tmp_path / "x.dwz")["0.bias"], Raw)

@@ -35,6 +35,7 @@ class Search(TypedDict, total=False):
     """How a search is done; see `find.search`."""
 
     max_passes: int
+    distill: bool
     tensors: Tensors | None
     work: Path | str | None
     quiet: bool

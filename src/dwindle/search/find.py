@@ -48,6 +48,7 @@ def search(
     max_drop: float | None = None,
     target_size: int | None = None,
     max_passes: int = MAX_PASSES,
+    distill: bool = True,
     calibrate: Calibration | Iterable[Any] | None = None,
     tensors: Tensors | None = None,
     work: Path | str | None = None,
@@ -70,6 +71,8 @@ def search(
         max_drop: how far the score may fall, in the units of `evaluate`, 0 or more.
         target_size: most bytes of the file.
         max_passes: most calls of `train`.
+        distill: draw the outputs to those of the model as it was, beside the user's own loss, where they are
+            class scores (`guide.guided`).
         calibrate: some hundred inputs without labels, by which weights are rounded where they are not
             trained (`compression.compress`).
         tensors: False for tensors to leave exact, True for those of modules that are not known to dwindle, by
@@ -101,6 +104,7 @@ def search(
         "target_size": target_size,
         "max_passes": max_passes,
         "train": train is not None,
+        "distill": distill,
         "evaluate": evaluate is not None,
         "calibrate": calibrate is not None,
         "tensors": dict(tensors or {}),
@@ -111,7 +115,9 @@ def search(
     beside = path.with_name(f"{path.name}.search-{digest(about)}")
     folder = Work(beside if work is None else Path(work), about)
     with shown(None if train is None else max_passes, quiet=quiet) as report:
-        trial = Trial(targets, Goal(limit=target_size), evaluate, folder, coding, metadata or {}, report)
+        original = bind.unparametrized(targets.model).eval() if train is not None and distill else None
+        goal = Goal(limit=target_size)
+        trial = Trial(targets, goal, evaluate, folder, coding, metadata or {}, original, report)
         reference = None if evaluate is None else _reference(trial, model)
         if max_drop is not None:
             trial.goal = Goal(reference or 0.0, max_drop)

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from dwindle.compression import Train
+from dwindle.compression import Step, Train
 from dwindle.search.trainee import Trainee
 from dwindle.search.trial import Trial
 
@@ -20,9 +20,13 @@ FAST, SLOW = 0.2, 0.08
 """Shares of the survivors that a round removes: while the floor is held, and below it. Networks recover from
 small rounds, not from large ones."""
 
-SLACK = 2.0
-"""How far under the floor a network may be and still be pruned on, in greatest drops: a pass after a round is
-not all that training can do."""
+SLACK = 1.0
+"""How far under the floor a network may be and still be pruned or trained on, in greatest drops: a pass
+after a round is not all that training can do."""
+
+HOPELESS, SETTLED = 4.0, 3
+"""Drops under the floor at which a shared network is given up after a pass; and passes after which `SLACK` is
+too many."""
 
 PATIENCE = 14
 """Passes of training in which a pruned network may come back over the floor."""
@@ -30,11 +34,11 @@ PATIENCE = 14
 SHARE_PATIENCE = 5
 """Passes without a better score after which a shared one is given up."""
 
-RESERVED = 0.25
-"""Share of the passes that is kept for sharing."""
+RESERVED, RESERVED_LATER = 0.25, 0.1
+"""Share of the passes that is kept for sharing; and once something shared has held."""
 
-LEVELS = 8
-"""Pruned networks that are kept to go back to."""
+LEVELS, WAYS = 8, 12
+"""Pruned networks that are kept to go back to: those that held the floor, and others."""
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Progress:
         least: weights at which it stops to remove more, and trains.
         failed: weights with which the floor could not be held; 0 before that happened.
         bits: of the sharing that is tried.
+        held: whether something shared has held.
         level: place of the level that is shared.
         fresh: whether that is still to be done.
     """
@@ -54,6 +59,7 @@ class Progress:
     least: int = 1
     failed: int = 0
     bits: int = WIDE - 1
+    held: bool = False
     level: int = 0
     fresh: bool = True
 
@@ -101,19 +107,34 @@ class _Gradual:
             at.phase = "recover"
         if step.holds or not trainee.saliency.squares:
             self._hold()
+        elif at.phase == "prune":
+            trainee.keep_way(WAYS)
         self._end_pruning()
 
     def _recover(self) -> None:
-        """Train a pass; once the floor is held, go on removing; if it never is, go back."""
+        """Train a pass; once the floor is held, go on removing; if it never is, turn back."""
         at, trainee = self.at, self.trainee
         trainee.run_pass()
         if trainee.measure(WIDE, share=True).holds:
             self._hold()
         elif trainee.tries > PATIENCE:
             at.failed = trainee.survivors
-            trainee.back_to(next(reversed(trainee.levels), ""))
-            self._aim()
+            self._turn_back()
         self._end_pruning()
+
+    def _turn_back(self) -> None:
+        """Go back to what was left about halfway between what held and what failed, or to what held."""
+        at, trainee = self.at, self.trainee
+        trainee.back_to(next(reversed(trainee.levels), ""))
+        self._aim()
+        between = {
+            name: survivors
+            for name, survivors in trainee.ways.items()
+            if at.least * (1 - SLOW / 2) <= survivors < trainee.survivors
+        }
+        if at.phase == "prune" and between:
+            trainee.back_to(min(between, key=lambda name: between[name]))
+            at.phase = "recover"
 
     def _hold(self) -> None:
         """Keep the average as a level, and go on to remove weights."""
@@ -137,7 +158,8 @@ class _Gradual:
     def _end_pruning(self) -> None:
         """Turn to sharing when it is time, or end if there is nothing to share."""
         at, levels = self.at, self.trainee.levels
-        spent = self.trial.passes >= self.max_passes * (1 - RESERVED)
+        reserved = RESERVED_LATER if at.held else RESERVED
+        spent = self.trial.passes >= self.max_passes * (1 - reserved)
         if at.phase == "share" or spent or self.trainee.survivors == 1:
             at.phase, at.fresh, at.level = ("share" if levels else "done"), True, len(levels) - 1
 
@@ -145,7 +167,8 @@ class _Gradual:
         """Share a level, or train what is shared, and see what to do next.
 
         From the fewest survivors and the most bits, a step is to fewer bits after a success, and to more
-        survivors after a failure; what would not be smaller than the best is not trained.
+        survivors after a failure; what would not be smaller than the best is not trained. When all is tried,
+        passes that are left go to removing more.
         """
         at, trainee = self.at, self.trainee
         best = self.trial.best
@@ -156,13 +179,34 @@ class _Gradual:
             trainee.run_pass()
         step = trainee.measure(at.bits, share=False)
         at.fresh = True
-        if step.holds or (best is not None and step.size >= self.trial.steps[best].size):
+        if step.holds:
+            at.held = True
             at.bits -= 1
-        elif self._since_best(trainee.tries + 1) < SHARE_PATIENCE:
+        elif best is not None and step.size >= self.trial.steps[best].size:
+            at.bits -= 1
+        elif self._since_best(trainee.tries + 1) < SHARE_PATIENCE and not self._is_hopeless(step):
             at.fresh = False
         elif at.level > 0:
             at.level -= 1
         else:
             at.bits -= 1
-        if at.bits < NARROW or self.trial.passes >= self.max_passes:
+        if self.trial.passes >= self.max_passes:
             at.phase = "done"
+        elif at.bits < NARROW:
+            self._prune_on()
+
+    def _is_hopeless(self, step: Step) -> bool:
+        """Whether what is shared is too far under the floor for training to help."""
+        goal, tries = self.trial.goal, self.trainee.tries
+        far = SLACK if tries >= SETTLED else HOPELESS if tries else math.inf
+        return step.score is not None and step.score < goal.floor - far * goal.max_drop
+
+    def _prune_on(self) -> None:
+        """Remove more weights from what holds with the fewest; failures before may have been bad luck."""
+        at, trainee = self.at, self.trainee
+        if not at.held or not trainee.saliency.squares or trainee.levels[next(reversed(trainee.levels))] == 1:
+            at.phase = "done"
+            return
+        trainee.back_to(next(reversed(trainee.levels)))
+        trainee.ways.clear()
+        at.phase, at.failed, at.least, at.bits = "prune", 0, 1, WIDE - 1

@@ -31,6 +31,7 @@ class Trainee:
         survivors: weights left in it; 0 before a pass has shown what can be removed.
         tries: passes since weights were removed or shared.
         levels: survivors by the name of a snapshot to go back to.
+        ways: likewise of those that did not hold when they were left.
         saliency: what its weights matter, as far as passes have shown.
     """
 
@@ -39,6 +40,7 @@ class Trainee:
         kept: Mapping[str, Any] = trial.work.position.get("trainee", {})
         self.survivors, self.tries = kept.get("survivors", 0), kept.get("tries", 0)
         self.levels: dict[str, int] = dict(kept.get("levels", {}))
+        self.ways: dict[str, int] = dict(kept.get("ways", {}))
         self._new: dict[str, nn.Module] = {}
         self._serial = kept.get("serial", 0)
         name = f"saliency-{self._serial}"
@@ -78,12 +80,23 @@ class Trainee:
         return self.trial.measure(shared, {"survivors": self.survivors, "bits": bits}, scored=scored)
 
     def keep_level(self, most: int) -> str:
-        """Keep the average to go back to; of more than `most` the oldest goes. Its name."""
-        name = f"level-{self._serial}-{len(self.levels)}"
-        self.levels[name] = self.survivors
+        """Keep the average to go back to; of more than `most` the oldest goes. Its name.
+
+        What was left on the way with more weights is of no use any more.
+        """
+        self.ways = {name: survivors for name, survivors in self.ways.items() if survivors < self.survivors}
+        return self._keep("level", self.levels, most)
+
+    def keep_way(self, most: int) -> None:
+        """Keep the average, though it does not hold, to train it on from there."""
+        self._keep("way", self.ways, most)
+
+    def _keep(self, word: str, kept: dict[str, int], most: int) -> str:
+        name = f"{word}-{self._serial}-{len(kept)}"
+        kept[name] = self.survivors
         self._new[name] = chains.duplicate(self.mean)
-        for old in [*self.levels][: max(len(self.levels) - most, 0)]:
-            del self.levels[old]
+        for old in [*kept][: max(len(kept) - most, 0)]:
+            del kept[old]
         return name
 
     def back_to(self, name: str) -> None:
@@ -93,7 +106,7 @@ class Trainee:
         """
         self.model = self._load(name)
         self.mean = chains.duplicate(self.model)
-        self.survivors, self.tries = self.levels.get(name, 0), 0
+        self.survivors, self.tries = (self.levels | self.ways).get(name, 0), 0
         self.saliency.stale = True
 
     def save(self, position: Mapping[str, Any]) -> None:
@@ -105,9 +118,10 @@ class Trainee:
             "tries": self.tries,
             "stale": self.saliency.stale,
             "levels": self.levels,
+            "ways": self.ways,
         }
         models = {f"mean-{self._serial}": self.mean, f"model-at-{self._serial}": self.model, **self._new}
-        names = [*models, *self.levels, f"saliency-{self._serial}"]
+        names = [*models, *self.levels, *self.ways, f"saliency-{self._serial}"]
         self.trial.work.save_tensors(f"saliency-{self._serial}", self.saliency.squares)
         self.trial.save({"trainee": {**kept, "levels": self.levels, "names": names}, **position}, models)
         self._new = {}

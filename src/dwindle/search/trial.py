@@ -13,6 +13,7 @@ from dwindle import bind, chains
 from dwindle.code.plan import Coding
 from dwindle.compression import Evaluate, Step, Train, read_back
 from dwindle.file import Archive, write
+from dwindle.search.guide import guided
 from dwindle.search.sharing import SIGNIFICANT, averaged
 from dwindle.search.show import Report
 from dwindle.search.targets import Targets
@@ -84,6 +85,7 @@ class Trial:
         work: the folder.
         coding: how indices and gaps are coded.
         metadata: free text for the files.
+        original: the model as it was, in evaluation mode, for training to be drawn to; or None.
         report: called with a line for each thing tried, and the passes of training so far.
         steps: files tried.
         best: place in `steps` of the best that holds.
@@ -97,6 +99,7 @@ class Trial:
     work: Work
     coding: Coding | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    original: nn.Module | None = None
     report: Report = lambda line, passes: None
     steps: list[Step] = field(default_factory=list)
     best: int | None = None
@@ -128,7 +131,7 @@ class Trial:
 
     def train(self, train: Train, model: nn.Module) -> None:
         """One pass of training, counted."""
-        with averaged(model, self.targets.names):
+        with averaged(model, self.targets.names), guided(model, self.original):
             train(model)
         self.passes += 1
 
