@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--max-drop", type=float, default=0.001)
-    parser.add_argument("--max-passes", type=int, default=100)
+    parser.add_argument("--max-passes", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of what resumes")
     parser.add_argument("--json", type=Path, required=True)
