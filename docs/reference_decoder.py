@@ -1,4 +1,4 @@
-"""Reads a `.dwz` file of version 1 or 2 with NumPy and the standard library alone: `docs/format.md`, as a program.
+"""Reads `.dwz` files of versions 1 and 2 with NumPy and the standard library alone: `docs/format.md` in code.
 
     python docs/reference_decoder.py FILE.dwz [-o OUT.npz] [--base BASE.npz]
 
