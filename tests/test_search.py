@@ -114,6 +114,36 @@ def test_a_bound_with_training_beats_one_without(tmp_path, task, trained):
     assert any("survivors" in step.setting for step in result.steps)
 
 
+def test_passes_that_are_left_go_to_smaller_networks(tmp_path, task, trained):
+    result = dwindle.compress(
+        trained,
+        tmp_path / "x.dwz",
+        evaluate=task.evaluate,
+        train=task.train,
+        max_drop=0.02,
+        max_passes=90,
+        quiet=True,
+    )
+    check_result(result, task, trained, 0.02)
+    assert result.passes == 90
+    shared = [at for at, step in enumerate(result.steps) if step.holds and step.setting["bits"] < 6]
+    again = [step for step in result.steps[shared[0] :] if step.setting["bits"] == 6]
+    assert min(step.setting["survivors"] for step in again) < result.steps[shared[0]].setting["survivors"]
+
+
+def test_distillation_is_there_unless_it_is_turned_off(tmp_path, trained):
+    files = []
+    for distill in (True, False, True):
+        task = Task()
+        path = tmp_path / f"{len(files)}.dwz"
+        bound = {"max_drop": 0.02, "max_passes": 4, "quiet": True}
+        dwindle.compress(trained, path, evaluate=task.evaluate, train=task.train, distill=distill, **bound)
+        files.append(path.read_bytes())
+    assert files[0] == files[2] != files[1]
+    with pytest.raises(ValueError, match="distill without max_drop"):
+        dwindle.compress(trained, tmp_path / "x.dwz", distill=False)
+
+
 def test_the_callers_model_is_unchanged(tmp_path, task, trained):
     before = copy.deepcopy(trained.state_dict())
     dwindle.compress(
