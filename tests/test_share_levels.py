@@ -163,6 +163,7 @@ def normed():
     for norm in (model[1], model[3]):
         norm.running_mean.normal_()
         norm.running_var.exponential_().mul_(0.01)
+        norm.running_var[3] = 0.0
         nn.init.normal_(norm.weight, 1, 0.2)
         nn.init.normal_(norm.bias)
     return model.eval()

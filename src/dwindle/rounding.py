@@ -86,20 +86,18 @@ def is_taken_over(before: Sequence[NDArray[Any]], after: Sequence[NDArray[Any]])
         before: its vectors in the order of `NORM`, floats of shape (channels,).
         after: likewise.
 
-    What a norm adds to variances is not among its vectors, so the likeliest of many is taken.
+    What a norm adds to variances is not among its vectors; there must be a number that makes it right.
     """
     scale, shift, mean, variance = (values.astype(np.float64) for values in before)
     new_scale, new_shift, new_mean, new_variance = (values.astype(np.float64) for values in after)
     for old, new in ((before[2], after[2]), (before[3], after[3])):
         if not np.array_equal(round_significant(old, STATISTICS), new):
             return False
-    floor = np.concatenate([[0.0], np.logspace(-12, 0, 49)])[:, None]
+    floor = np.concatenate([[0.0], np.logspace(-12, 0, 12 * 32 + 1)])[:, None]
+    least = 0.5**LEAST
     with np.errstate(all="ignore"):
         wanted = scale * np.sqrt((new_variance + floor) / (variance + floor))
-        misses = np.abs(new_scale - wanted).sum(1)
-        best = int(np.argmin(np.where(np.isfinite(misses), misses, np.inf)))
-        moved = scale * (new_mean - mean) / np.sqrt(variance + floor[best])
-        least = 0.5**LEAST
-        right = np.abs(new_scale - wanted[best]) <= least * np.abs(new_scale)
+        moved = scale * (new_mean - mean) / np.sqrt(variance + floor)
+        right = np.abs(new_scale - wanted) <= least * np.abs(new_scale)
         right &= np.abs(new_shift - shift - moved) <= least * (np.abs(new_shift) + np.abs(moved))
-    return bool(right.all())
+    return bool(right.all(axis=1).any())
