@@ -93,11 +93,14 @@ def is_taken_over(before: Sequence[NDArray[Any]], after: Sequence[NDArray[Any]])
     for old, new in ((before[2], after[2]), (before[3], after[3])):
         if not np.array_equal(round_significant(old, STATISTICS), new):
             return False
-    floor = np.concatenate([[0.0], np.logspace(-12, 0, 12 * 32 + 1)])[:, None]
     least = 0.5**LEAST
     with np.errstate(all="ignore"):
-        wanted = scale * np.sqrt((new_variance + floor) / (variance + floor))
-        moved = scale * (new_mean - mean) / np.sqrt(variance + floor)
-        right = np.abs(new_scale - wanted) <= least * np.abs(new_scale)
-        right &= np.abs(new_shift - shift - moved) <= least * (np.abs(new_shift) + np.abs(moved))
-    return bool(right.all(axis=1).any())
+        # One after the other: a file may call anything of any length a norm.
+        for floor in (0.0, *np.logspace(-12, 0, 12 * 32 + 1)):
+            wanted = scale * np.sqrt((new_variance + floor) / (variance + floor))
+            moved = scale * (new_mean - mean) / np.sqrt(variance + floor)
+            right = np.abs(new_scale - wanted) <= least * np.abs(new_scale)
+            right &= np.abs(new_shift - shift - moved) <= least * (np.abs(new_shift) + np.abs(moved))
+            if right.all():
+                return True
+    return False

@@ -71,8 +71,9 @@ def search(
         max_drop: how far the score may fall, in the units of `evaluate`, 0 or more.
         target_size: most bytes of the file.
         max_passes: most calls of `train`.
-        distill: draw the outputs to those of the model as it was, beside the user's own loss, where they are
-            class scores (`guide.guided`).
+        distill: draw the outputs to those of the model as it was, beside the user's own loss, where they have
+            the shape of class scores, (batch, classes) (`guide.guided`); to be turned off where that shape
+            means something else and the model as it was is not what to learn from.
         calibrate: some hundred inputs without labels, by which weights are rounded where they are not
             trained (`compression.compress`).
         tensors: False for tensors to leave exact, True for those of modules that are not known to dwindle, by

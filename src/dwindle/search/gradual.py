@@ -198,6 +198,8 @@ class _Gradual:
     def _is_hopeless(self, step: Step) -> bool:
         """Whether what is shared is too far under the floor for training to help."""
         goal, tries = self.trial.goal, self.trainee.tries
+        if not goal.max_drop:
+            return False
         far = SLACK if tries >= SETTLED else HOPELESS if tries else math.inf
         return step.score is not None and step.score < goal.floor - far * goal.max_drop
 

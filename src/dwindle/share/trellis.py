@@ -1,4 +1,4 @@
-"""Levels along a trellis: a twentieth fewer bytes for the same error than levels that are free to choose.
+"""Levels along a trellis: up to 0.2 bits a weight fewer for the same error than of free levels.
 
 What a scalar quantizer gives away, a quarter of a bit a weight against the best there is, is that it fills
 space with cubes. Paths through a trellis fill it with rounder cells, of which an entropy coder takes the same
