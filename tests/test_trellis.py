@@ -22,7 +22,7 @@ from dwindle.file import ledger, write
 from dwindle.records import BLOCK, Shared
 from dwindle.share import Signal
 from dwindle.share.levels import from_levels, to_levels
-from dwindle.share.trellis import ROWS, column_to_path, path_step, suits, to_path
+from dwindle.share.trellis import ELEMENTS, ROWS, column_to_path, path_step, suits, to_path
 
 
 def weights(shape, spread=3.0, seed=0):
@@ -59,6 +59,11 @@ def test_paths_follow_the_trellis_and_keep_zeros(array, step):
     assert (levels[array == 0] == 0).all()
     assert trellis.number_counts(levels.reshape(-1), array.shape, 0) is not None
     assert (np.abs(levels * step - array) <= 2 * step * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (2, 0, 4)])
+def test_hardly_anything_has_paths_too(shape):
+    assert to_path(np.ones(shape, np.float32), 0.5).tolist() == np.full(shape, 2).tolist()
 
 
 def test_strides_do_not_matter_nor_does_taking_one_column():
@@ -137,15 +142,16 @@ def test_a_twentieth_fewer_bytes_for_the_same_error(spread):
 
 
 def test_which_tensors_have_paths():
-    full = Signal(200, 1.0, 4.0)
-    assert suits((20, 10), full)
-    assert not suits((ROWS - 1, 10), full)
-    assert not suits((200,), full)
-    assert not suits((20, 10), Signal(99, 1.0, 4.0))
+    full = Signal(ELEMENTS, 1.0, 4.0)
+    assert suits((ROWS, ELEMENTS // ROWS), full)
+    assert not suits((ROWS // 2, ELEMENTS // ROWS * 2), full)
+    assert not suits((ROWS, ELEMENTS // ROWS - 1), full)
+    assert not suits((ELEMENTS,), full)
+    assert not suits((ROWS, ELEMENTS // ROWS), Signal(ELEMENTS // 2 - 1, 1.0, 4.0))
     assert not suits((0, 10), Signal(0, 0.0, 0.0))
     assert path_step((10_000, 1), Signal(10_000, 1.0, 4.0), 1.0) == pytest.approx(0.685, rel=0.02)
-    assert path_step((16, 10), Signal(160, 1.0, 4.0), 1.0) == pytest.approx(0.685 / math.sqrt(1.5), rel=0.02)
-    assert path_step((20, 10), Signal(200, 1.0, 30_000.0), 1.0) is None
+    assert path_step((32, 32), full, 1.0) == pytest.approx(0.685 / math.sqrt(1.25), rel=0.02)
+    assert path_step((32, 32), Signal(1024, 1.0, 30_000.0), 1.0) is None
 
 
 def test_which_codings_allow_them():
