@@ -99,6 +99,26 @@ def test_budget():
         share(network(), budget=5)
 
 
+def test_a_budget_goes_to_what_is_sensitive():
+    model = network()
+    even = bits_of(share(model, budget=1400, bits={"conv": 1, "linear": 1}))
+    shapes = {name: dict(network().named_parameters())[name].shape for name in even}
+    known = {name: torch.ones(shape) for name, shape in shapes.items()}
+    first, *_, last = even
+    same = share(network(), budget=1400, bits={"conv": 1, "linear": 1}, sensitivity=known)
+    assert bits_of(same) == even
+    known[last] *= 1e4
+    model = network()
+    uneven = bits_of(share(model, budget=1400, bits={"conv": 1, "linear": 1}, sensitivity=known))
+    assert uneven[last] > even[last]
+    assert uneven[first] <= even[first]
+    # Of one tensor alone something is known: next to nothing.
+    for value in (0.0, 1e-30):
+        some = {last: torch.full(shapes[last], value)}
+        report = share(network(), budget=1400, bits={"conv": 1, "linear": 1}, sensitivity=some)
+        assert bits_of(report) == even
+
+
 @pytest.mark.parametrize("init", ["linear", "density", "forgy", "optimal"])
 def test_every_start(init):
     first, second = network(), network()

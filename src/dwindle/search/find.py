@@ -157,7 +157,8 @@ def _run(
         else:
             search_fit(trial, train, max_passes)
     total = original_bytes(bind.to_records(targets.model))
-    found = [step.size for step in trial.steps if step.holds and "survivors" in step.setting]
+    scored = [step for step in trial.steps if step.score is not None and "survivors" in step.setting]
+    found = [step.size for step in scored if step.holds]
     if not found or (goal.limit is None and min(found) * POOR > total):
         unshared = _unshared(targets)
         count = sum(

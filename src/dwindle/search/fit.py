@@ -7,17 +7,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from dwindle.compression import Train
+from dwindle.search.sharing import LEAST
 from dwindle.search.trainee import Trainee
 from dwindle.search.trial import Trial
 
-BITS = (3, 4, 5)
+BITS = (3.5, 4.25, 5.0)
 """Bits that are tried, the coarsest first: its weights need not be removed so far."""
+
+FINER = 0.125
+"""Steps of bits by which a network that is trained is fitted into the limit."""
 
 PRUNING = 0.5
 """Share of the passes in which weights are removed."""
 
+WIDEST = 8.0
+"""Most bits: more make no difference."""
+
 MARGIN = 0.98
-"""Share of the limit to prune to: what is trained after that is a little larger or smaller."""
+"""Share of the limit to prune and to share to: what is trained after that is a little larger or smaller."""
 
 BITS_A_SURVIVOR = 8
 """Rough bits of a survivor, from which the number of rounds is planned."""
@@ -34,11 +41,13 @@ class Progress:
         phase: removing weights, training what is pruned, or what is shared.
         fits: name of the level whose size at some bits is right, by these bits.
         at: place in `BITS` of what is trained.
+        bits: in which it is shared.
     """
 
     phase: Literal["prune", "train", "share", "done"] = "prune"
     fits: dict[str, str] = field(default_factory=dict)
     at: int = 0
+    bits: float = 0.0
 
 
 def search_fit(trial: Trial, train: Train, max_passes: int) -> None:
@@ -68,7 +77,7 @@ class _Fit:
         """Remove a round, and keep a level for all bits at which it fits now."""
         at, trainee = self.at, self.trainee
         missing = [bits for bits in BITS if str(bits) not in at.fits]
-        while missing and trainee.measure(missing[0], share=True, scored=False).size <= self.limit * MARGIN:
+        while missing and self._fits(missing[0]):
             at.fits[str(missing.pop(0))] = trainee.keep_level(len(BITS))
         spent = self.trial.passes >= self.max_passes * PRUNING and at.fits
         gone = trainee.survivors <= 1 and not trainee.saliency.stale
@@ -85,25 +94,35 @@ class _Fit:
             at.phase = "done"
 
     def _train(self) -> None:
-        """Train what is pruned; then share it."""
-        if self.trainee.tries < self._passes_each(2 / 3):
-            self.trainee.run_pass()
+        """Train what is pruned; then share it in as many bits as fit."""
+        at, trainee = self.at, self.trainee
+        if trainee.tries < self._passes_each(2 / 3):
+            trainee.run_pass()
             return
-        self.trainee.share(BITS[self.at.at])
-        self.trainee.measure(BITS[self.at.at], share=False)
-        self.at.phase = "share"
+        at.bits = BITS[at.at]
+        while at.bits > LEAST and not self._fits(at.bits):
+            at.bits -= FINER
+        while at.bits < WIDEST and self._fits(at.bits + FINER):
+            at.bits += FINER
+        trainee.share(at.bits)
+        trainee.measure(at.bits, share=False)
+        at.phase = "share"
 
     def _share(self) -> None:
         """Train what is shared; then turn to the next bits."""
         at, trainee = self.at, self.trainee
         if trainee.tries < self._passes_each(1 / 3):
             trainee.run_pass()
-            trainee.measure(BITS[at.at], share=False)
+            trainee.measure(at.bits, share=False)
             return
         at.at += 1
         at.phase = "train" if at.at < len(at.fits) else "done"
         if at.phase == "train":
             trainee.back_to(at.fits[str(BITS[at.at])])
+
+    def _fits(self, bits: float) -> bool:
+        """Whether the average, shared, is within the limit, with a margin."""
+        return self.trainee.measure(bits, share=True, scored=False).size <= self.limit * MARGIN
 
     @property
     def _fraction(self) -> float:

@@ -13,8 +13,8 @@ from dwindle.search.trial import Trial
 WIDE = 6
 """Bits at which a pruned network is scored: codebooks of so many cost next to nothing untrained."""
 
-NARROW = 2
-"""Fewest bits tried."""
+FIRST, FINER, NARROW = 5.0, 0.5, 2.0
+"""Most bits that are trained, how many fewer are tried after them, and the fewest."""
 
 FAST, SLOW = 0.2, 0.08
 """Shares of the survivors that a round removes: while the floor is held, and below it. Networks recover from
@@ -50,6 +50,7 @@ class Progress:
         least: weights at which it stops to remove more, and trains.
         failed: weights with which the floor could not be held; 0 before that happened.
         bits: of the sharing that is tried.
+        hopeless: bits under which none is.
         held: whether something shared has held.
         level: place of the level that is shared.
         fresh: whether that is still to be done.
@@ -58,7 +59,8 @@ class Progress:
     phase: Literal["prune", "recover", "share", "done"] = "prune"
     least: int = 1
     failed: int = 0
-    bits: int = WIDE - 1
+    bits: float = FIRST
+    hopeless: float = NARROW
     held: bool = False
     level: int = 0
     fresh: bool = True
@@ -181,19 +183,27 @@ class _Gradual:
         at.fresh = True
         if step.holds:
             at.held = True
-            at.bits -= 1
+            at.bits -= FINER
         elif best is not None and step.size >= self.trial.steps[best].size:
-            at.bits -= 1
-        elif self._since_best(trainee.tries + 1) < SHARE_PATIENCE and not self._is_hopeless(step):
+            at.bits -= FINER
+        elif self._is_hopeless(step):
+            at.hopeless = at.bits
+            self._share_more()
+        elif self._since_best(trainee.tries + 1) < SHARE_PATIENCE:
             at.fresh = False
-        elif at.level > 0:
-            at.level -= 1
         else:
-            at.bits -= 1
+            self._share_more()
         if self.trial.passes >= self.max_passes:
             at.phase = "done"
-        elif at.bits < NARROW:
+        elif at.bits < at.hopeless:
             self._prune_on()
+
+    def _share_more(self) -> None:
+        """Turn to more survivors, or, where there are no more, to fewer bits."""
+        if self.at.level > 0:
+            self.at.level -= 1
+        else:
+            self.at.bits -= FINER
 
     def _is_hopeless(self, step: Step) -> bool:
         """Whether what is shared is too far under the floor for training to help."""
@@ -211,4 +221,5 @@ class _Gradual:
             return
         trainee.back_to(next(reversed(trainee.levels)))
         trainee.ways.clear()
-        at.phase, at.failed, at.least, at.bits = "prune", 0, 1, WIDE - 1
+        at.phase, at.failed, at.least = "prune", 0, 1
+        at.bits, at.hopeless = FIRST, NARROW

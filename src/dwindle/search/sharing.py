@@ -1,8 +1,9 @@
-"""Codebooks of about so many bits over all tensors."""
+"""Codebooks of about so many bits a weight over all tensors."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -10,40 +11,47 @@ import torch
 from torch import nn
 
 from dwindle import chains
-from dwindle.share import get_codebook, share
-from dwindle.share.allocate import allocate, points
+from dwindle.share import Signal, get_codebook, share_levels
 from dwindle.share.apply import array_of
 from dwindle.share.vectors import rounded
 
-SIGNIFICANT = 8
+SIGNIFICANT = 7
 """Bits that are kept of biases, of the scales of norms and of the entries of codebooks."""
 
+NORMAL = math.log2(2 * math.pi * math.e) / 2
+"""Bits of normal weights, coded at their entropy, at a step of their standard deviation."""
 
-def share_at(model: nn.Module, names: Sequence[str], bits: int, importance: Mapping[str, float]) -> None:
-    """Share tensors in place, in the bytes that indices of `bits` bits would take in each.
+LEAST = 2.0
+"""Fewest bits of a tensor, in the same measure: what it matters is known too roughly to remove all of it."""
 
-    Tensors get more or fewer bits as it lowers what squared errors cost. One that has no more values than fit
-    `bits` keeps its codebook.
+
+def share_at(model: nn.Module, names: Sequence[str], bits: float, importance: Mapping[str, float]) -> None:
+    """Share tensors in place by entropy-constrained clustering, all of them at one price of a bit.
+
+    So tensors that matter more, or are larger, have more bits. One that has no more values than fit `bits`
+    keeps its codebook.
 
     Args:
         model: changed in place.
         names: sharable tensors.
-        bits: 2 to 8.
+        bits: what a survivor would take on average if each tensor's were normal; others take less.
         importance: by tensor name what a squared error costs, positive.
     """
     owners = chains.weights(model)
     books = {name: get_codebook(model, name) for name in names}
-    chosen = [name for name in names if (book := books[name]) is None or len(book.centroids) > 1 << bits]
-    arrays = {name: array_of(*owners[name]) for name in chosen}
-    budget = sum(points(array, [bits], init="optimal")[0].nbytes for array in arrays.values())
-    widths = allocate(
-        arrays,
-        budget,
-        importance={name: importance[name] for name in chosen},
-        choices=range(min(bits, 2), min(bits + 2, 9)),
-        init="optimal",
-    )
-    share(model, bits=widths, init="optimal")
+    chosen = [name for name in names if (book := books[name]) is None or len(book.centroids) > 2**bits]
+    signals = {name: Signal.of(array_of(*owners[name])) for name in chosen}
+    alive = {name: signal for name, signal in signals.items() if signal.survivors}
+    roots = {name: math.sqrt(importance[name]) for name in alive}
+    total = sum(signal.survivors for signal in alive.values())
+    spread = sum(
+        signal.survivors * math.log2(signal.scale * roots[name]) for name, signal in alive.items()
+    ) / max(total, 1)
+    steps = dict.fromkeys(chosen, 1.0)
+    for name, signal in alive.items():
+        step = min(2 ** (spread + NORMAL - bits) / roots[name], signal.scale * 2 ** (NORMAL - LEAST))
+        steps[name] = max(step, signal.finest)
+    share_levels(model, steps, entropy_constrained=True)
 
 
 @contextlib.contextmanager

@@ -55,8 +55,9 @@ class Trainee:
         self.survivors = self.saliency.prune_to(self.model, survivors)
         self.tries = 0
 
-    def share(self, bits: int) -> None:
-        """Share the model's tensors."""
+    def share(self, bits: float) -> None:
+        """Go on with the average, its tensors shared."""
+        self.model = chains.duplicate(self.mean)
         share_at(self.model, self._names, bits, self.saliency.importance(self.model, self._names))
         self.mean, self.tries = chains.duplicate(self.model), 0
 
@@ -71,7 +72,7 @@ class Trainee:
         else:
             blend(self.mean, self.model, 1 / min(self.tries, WINDOW))
 
-    def measure(self, bits: int, *, share: bool, scored: bool = True) -> Step:
+    def measure(self, bits: float, *, share: bool, scored: bool = True) -> Step:
         """Measure the average, or, with `share`, a shared copy of it."""
         shared = chains.duplicate(self.mean)
         if share:

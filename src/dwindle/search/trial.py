@@ -149,7 +149,7 @@ class Trial:
             model: not changed.
             setting: what it was made with.
             vectors: significant bits of biases and norms; None leaves them exact.
-            scored: ask `evaluate`, unless the file is over the limit.
+            scored: ask `evaluate`, unless the file is over the limit; otherwise it cannot be the best.
         """
         small = chains.duplicate(model)
         if vectors is not None:
@@ -164,7 +164,8 @@ class Trial:
             score = float(self.evaluate(self._in_mode(loaded)))
         step = Step(dict(setting), size, score, self.goal.holds(size, score), self.passes)
         self.steps.append(step)
-        if step.holds and (self.best is None or self.goal.better(step, self.steps[self.best])):
+        counts = step.holds and (scored or self.evaluate is None)
+        if counts and (self.best is None or self.goal.better(step, self.steps[self.best])):
             self.best = len(self.steps) - 1
             self._waiting = {f"model-{self.best}": self._in_mode(small)}
         if self.nearest is None or self.goal.nearer(step, self.steps[self.nearest]):

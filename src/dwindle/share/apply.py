@@ -16,6 +16,7 @@ from dwindle.dtypes import SHAREABLE
 from dwindle.errors import TensorError
 from dwindle.records import MAX_ENTRIES
 from dwindle.share.allocate import allocate
+from dwindle.share.binned import LEAST
 from dwindle.share.codebook import set_codebook
 from dwindle.share.entropy import entropy_constrained as cluster
 from dwindle.share.layer import assign_layer, squared_error
@@ -127,7 +128,8 @@ def share(
         min_elements: leave smaller tensors alone unless they are named in `bits`.
         sensitivity: what a squared error in each weight costs, by tensor name, in the tensor's shape, 0 or
             more; it moves values to where it is great, whatever `init` says (`calibrate.Measured`, or squared
-            gradients). Tensors not named get plain k-means.
+            gradients), and a budget's bits to tensors where its mean is. Tensors not named get plain k-means,
+            and bits as for a mean one.
 
     Returns:
         What was shared.
@@ -141,13 +143,14 @@ def share(
     """
     chosen = bits_by_tensor(model, bits, min_elements)
     owners = {full: (module, name) for full, module, name in chains.named_tensors(model)}
-    if budget is not None:
-        weights = {name: array_of(*owners[name]) for name in chosen}
-        chosen = allocate(weights, budget, init=init, seed=seed)
     for name in sensitivity or {}:
         if name not in owners:
             raise chains.unknown(name, owners)
     known = {name: found.detach().float().cpu().numpy() for name, found in (sensitivity or {}).items()}
+    if budget is not None:
+        weights = {name: array_of(*owners[name]) for name in chosen}
+        importance = _importance({name: known[name] for name in chosen if name in known})
+        chosen = allocate(weights, budget, importance=importance, init=init, seed=seed)
     books, rows = [], []
     for name, width in chosen.items():
         array = array_of(*owners[name])
@@ -254,6 +257,13 @@ def bits_by_tensor(model: nn.Module, bits: Bits, min_elements: int = 1) -> dict[
         if width is not None and not 1 <= width <= 16:
             raise ValueError(f"{name}: expected 1 to 16 bits, got {width}")
     return {name: width for name in owners if (width := chosen.get(name)) is not None}
+
+
+def _importance(sensitivity: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """Of each tensor the mean, relative to that of all; none is free."""
+    means = {name: float(known.mean(dtype=np.float64)) for name, known in sensitivity.items() if known.size}
+    typical = sum(means.values()) / max(len(means), 1)
+    return {name: max(mean / typical, LEAST) for name, mean in means.items()} if typical > 0 else {}
 
 
 def _layer_type(module: nn.Module) -> str:
