@@ -90,24 +90,22 @@ def pairs_of(codes: NDArray[np.uint64], pairs: NDArray[np.uint64], paired: NDArr
     Returns:
         Whether there are at most PAIRED of them.
     """
-    for first in range(np.uint64(256)):
-        for second in range(np.uint64(256) if paired[first] else np.uint64(0)):
-            pairs[second << np.uint64(8) | first] = np.uint64(0)
-        paired[first] = np.uint8(0)
-    used = np.int64(0)
-    for code in codes:
-        used += np.int64(code > np.uint64(0))
-    if used > PAIRED:
+    chosen = np.flatnonzero(paired)
+    for first in chosen:
+        for second in chosen:
+            pairs[second << 8 | first] = np.uint64(0)
+    paired[:] = np.uint8(0)
+    chosen = np.flatnonzero(codes)
+    if len(chosen) > PAIRED:
         return False
-    for first in range(np.uint64(256)):
+    for first in chosen:
         before = codes[first]
-        paired[first] = np.uint8(before > np.uint64(0))
-        for second in range(np.uint64(256) if before else np.uint64(0)):
+        paired[first] = np.uint8(1)
+        for second in chosen:
+            # The second comes first, as a lane's symbols do.
             after = codes[second]
-            if after:
-                # The second comes first, as a lane's symbols do.
-                high = (after & ~_LOW7) >> (before & _SHIFT) | before & ~_LOW7
-                pairs[second << np.uint64(8) | first] = high | (before & _LOW7) + (after & _LOW7)
+            high = (after & ~_LOW7) >> (before & _SHIFT) | before & ~_LOW7
+            pairs[second << 8 | first] = high | (before & _LOW7) + (after & _LOW7)
     return True
 
 
