@@ -119,6 +119,17 @@ def test_a_budget_goes_to_what_is_sensitive():
         assert bits_of(report) == even
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_a_budget_by_a_sensitivity_that_is_none_is_refused(value):
+    model = network()
+    wrong = {"5.weight": torch.full((10, 20), value)}
+    with pytest.raises(TensorError, match=r"5\.weight: expected finite weights of 0 or more"):
+        share(model, budget=1400, bits={"conv": 1, "linear": 1}, sensitivity=wrong)
+    with pytest.raises(TensorError, match=r"5\.weight: expected a sensitivity of shape \[10, 20\]"):
+        share(model, budget=1400, bits={"linear": 1}, sensitivity={"5.weight": torch.ones(3)})
+    assert all(get_codebook(model, name) is None for name in sharable(model))
+
+
 @pytest.mark.parametrize("init", ["linear", "density", "forgy", "optimal"])
 def test_every_start(init):
     first, second = network(), network()

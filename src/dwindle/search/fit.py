@@ -15,7 +15,7 @@ BITS = (3.5, 4.25, 5.0)
 """Bits that are tried, the coarsest first: its weights need not be removed so far."""
 
 FINER = 0.125
-"""Steps of bits by which a network that is trained is fitted into the limit."""
+"""To how many bits a network that is trained is fitted into the limit."""
 
 PRUNING = 0.5
 """Share of the passes in which weights are removed."""
@@ -99,11 +99,13 @@ class _Fit:
         if trainee.tries < self._passes_each(2 / 3):
             trainee.run_pass()
             return
-        at.bits = BITS[at.at]
-        while at.bits > LEAST and not self._fits(at.bits):
-            at.bits -= FINER
-        while at.bits < WIDEST and self._fits(at.bits + FINER):
-            at.bits += FINER
+        at.bits, over = LEAST, WIDEST
+        while over - at.bits > FINER:
+            middle = (at.bits + over) / 2
+            if self._fits(middle):
+                at.bits = middle
+            else:
+                over = middle
         trainee.share(at.bits)
         trainee.measure(at.bits, share=False)
         at.phase = "share"

@@ -164,6 +164,7 @@ class _Gradual:
         spent = self.trial.passes >= self.max_passes * (1 - reserved)
         if at.phase == "share" or spent or self.trainee.survivors == 1:
             at.phase, at.fresh, at.level = ("share" if levels else "done"), True, len(levels) - 1
+            self.trainee.ways.clear()
 
     def _share(self) -> None:
         """Share a level, or train what is shared, and see what to do next.
@@ -220,6 +221,5 @@ class _Gradual:
             at.phase = "done"
             return
         trainee.back_to(next(reversed(trainee.levels)))
-        trainee.ways.clear()
         at.phase, at.failed, at.least = "prune", 0, 1
         at.bits, at.hopeless = FIRST, NARROW

@@ -164,8 +164,8 @@ class Trial:
             score = float(self.evaluate(self._in_mode(loaded)))
         step = Step(dict(setting), size, score, self.goal.holds(size, score), self.passes)
         self.steps.append(step)
-        counts = step.holds and (scored or self.evaluate is None)
-        if counts and (self.best is None or self.goal.better(step, self.steps[self.best])):
+        eligible = step.holds and (scored or self.evaluate is None)
+        if eligible and (self.best is None or self.goal.better(step, self.steps[self.best])):
             self.best = len(self.steps) - 1
             self._waiting = {f"model-{self.best}": self._in_mode(small)}
         if self.nearest is None or self.goal.nearer(step, self.steps[self.nearest]):
