@@ -4,8 +4,9 @@
 
 The checkpoint is made here: float32, seeded Laplace weights, in each layer of the deviation that keeps a
 signal's size (He initialisation). The command itself compresses it with the densities, bits and gap bits of
-Han et al. 2016, in a process of its own: first without compiled code, then with what that run left. Then the
-file is inspected, verified and decompressed. Linux only: memory is read from /proc.
+Han et al. 2016 and its Huffman codes, in a process of its own: first without compiled code, then with what
+that run left. Then the file is inspected, verified and decompressed, and the same is coded by `auto`. Linux
+only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -283,6 +284,8 @@ def run(name: str, network: Network, folder: Path) -> dict[str, Any]:
     command += ["--bits", ",".join(f"{kind}={bits}" for kind, bits in BITS.items())]
     command += ["--gap-bits", str(network.gap_bits), "--min-elements", "1", "--json"]
     cache = folder / "cache"
+    by_auto = command.copy()
+    command += ["--coder", "huffman"]
     commands: dict[str, Any] = {"compress_cold": measured(command, cache)[0]}
     cold = target.read_bytes()
     commands["compress"], _ = measured([*command, "--force"], cache)
@@ -292,10 +295,13 @@ def run(name: str, network: Network, folder: Path) -> dict[str, Any]:
     commands["verify"], _ = measured(["verify", str(target)], cache)
     commands["decompress"], _ = measured(["decompress", str(target), "-o", str(back)], cache)
     paths = {str(source): f"{name}.safetensors", str(target): f"{name}.dwz"}
+    inspected = sizes(network, source, target, json.loads(printed))
+    commands["compress_by_auto"], _ = measured([*by_auto, "--force"], cache)
     return {
         "compress_command": " ".join(["dwindle", *(paths.get(word, word) for word in command)]),
         "commands": commands,
-        **sizes(network, source, target, json.loads(printed)),
+        **inspected,
+        "file_bytes_by_auto": target.stat().st_size,
     }
 
 

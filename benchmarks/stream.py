@@ -3,8 +3,7 @@
     python -m benchmarks.stream --json results/stream.json
 
 Each size runs in a process of its own: a safetensors file of float32 tensors of 16 MiB, normal values, to a
-verified
-`.dwz` and back to safetensors, which must be the same bytes. Memory is the most that was resident.
+verified `.dwz` and back to safetensors, which must be the same bytes. Memory is the most that was resident.
 """
 
 from __future__ import annotations
