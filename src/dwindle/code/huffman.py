@@ -41,7 +41,7 @@ class Table:
 
     Attributes:
         lookup: see `kernels.codes.fill_lookup`; empty where fewer than two symbols occur.
-        runs: the last of `kernels.codes.fill_runs`; empty where codes are long, or one is longer than
+        runs: the table of `kernels.codes.fill_runs`; empty where codes are long, or one is longer than
             `kernels.codes.FOUR`.
         lanes: how many a long stream has.
         only: the symbol that is the whole alphabet, or None.
@@ -77,11 +77,14 @@ def decode_table(lengths: NDArray[np.uint8]) -> Table:
         return Table(np.zeros(0, np.uint16), np.zeros(0, np.uint64), 1, only, highest)
     lanes, longest = int(codes.lanes_of(lengths)), int(lengths.max())
     lookup: NDArray[Any] = np.empty(1 << longest, np.uint16 if highest <= 0xFF else np.uint32)
-    codes.fill_lookup(lengths, np.empty(16, np.uint64), lookup)
+    places, ordered = np.empty(16, np.uint64), np.empty(len(present), np.uint64)
+    codes.in_order(lengths, places, ordered)
+    codes.fill_lookup(ordered, lookup)
     bits = max(longest, codes.FIVE)
     runs = np.empty(2 << bits if lanes == codes.SHORT_LANES and bits <= codes.FOUR else 0, np.uint64)
     if len(runs):
-        codes.fill_runs(lookup, np.uint64(bits), runs)
+        wide, whole = np.uint64(4 * lookup.itemsize), np.empty(1 << bits, np.uint16)
+        codes.fill_runs(ordered, wide, np.uint64(bits), runs, whole, places)
     return Table(lookup, runs[len(runs) // 2 :], lanes, None, highest)
 
 

@@ -22,6 +22,8 @@ class Room(NamedTuple):
         planes: the bytes of a piece, shape (planes, PIECE).
         lookups: the tables of single symbols of the last code of each plane, shape (planes, 2**LIMIT).
         runs: those of runs of LIMIT bits, shape (planes, 2**(LIMIT + 1)).
+        whole: what `codes.fill_runs` needs, shape (2**LIMIT,).
+        ordered: the codes in order, shape (256,).
         codes: the bits of the longest code of each plane, 0 where there was none, and its lanes, shape
             (planes, 2).
         lengths: of a code, shape (256,).
@@ -31,6 +33,8 @@ class Room(NamedTuple):
     planes: NDArray[np.uint8]
     lookups: NDArray[np.uint16]
     runs: NDArray[np.uint64]
+    whole: NDArray[np.uint16]
+    ordered: NDArray[np.uint64]
     codes: NDArray[np.int64]
     lengths: NDArray[np.uint8]
     lanes: NDArray[np.uint64]
@@ -42,6 +46,8 @@ def room(width: int) -> Room:
         np.empty((width, PIECE), np.uint8),
         np.empty((width, 1 << LIMIT), np.uint16),
         np.empty((width, 2 << LIMIT), np.uint64),
+        np.empty(1 << LIMIT, np.uint16),
+        np.empty(256, np.uint64),
         np.zeros((width, 2), np.int64),
         np.empty(256, np.uint8),
         np.empty((4, 16), np.uint64),
@@ -56,17 +62,17 @@ def _read_code(data: Bytes, at: np.uint64, stop: np.uint64, number: int, r: Room
         return BROKEN
     longest = np.int64(lengths.LONGEST)
     found = tables.get(data[at : at + size], r.lengths, longest, True, np.int64(WIDTH))
-    most, used = np.int64(r.lengths.max()), np.int64(0)
-    for length in r.lengths:
-        used += np.int64(length > 0)
-    if found != np.int64(size) or most > LIMIT or used < 2:
+    most = np.int64(r.lengths.max())
+    if found != np.int64(size) or most > LIMIT:
+        return BROKEN
+    ordered = r.ordered[: codes.in_order(r.lengths, r.lanes[0], r.ordered)]
+    if len(ordered) < 2:
         return BROKEN
     many = codes.lanes_of(r.lengths)
     r.codes[number, 0], r.codes[number, 1] = most, many
-    lookup = r.lookups[number, : 1 << most]
-    codes.fill_lookup(r.lengths, r.lanes[0], lookup)
+    codes.fill_lookup(ordered, r.lookups[number, : 1 << most])
     if many == codes.SHORT_LANES:
-        codes.fill_runs(lookup, np.uint64(LIMIT), r.runs[number])
+        codes.fill_runs(ordered, np.uint64(8), np.uint64(LIMIT), r.runs[number], r.whole, r.lanes[0])
     return at + size
 
 

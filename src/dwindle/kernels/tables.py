@@ -17,6 +17,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dwindle.kernels.words import trailing_zeros, word_at
+
 MAX_ONES = 48
 """Longest run of ones for a difference."""
 
@@ -41,18 +43,15 @@ def _write(out: NDArray[np.uint8], at: np.int64, value: np.int64, width: np.int6
 @njit(cache=True, nogil=True)
 def _parameter(numbers: NDArray[np.uint8], first: np.int64, count: np.int64, most: np.int64) -> Any:
     """The Rice parameter up to `most` that takes the fewest bits for `count` differences."""
-    best, fewest = np.int64(0), np.int64(1) << 62
-    for k in range(most + 1):
-        bits, previous, left = np.int64(0), first, count
-        for number in numbers:
-            if number and left:
-                z = 2 * (np.int64(number) - previous)
-                z = max(z, -z - 1)
-                bits += (z >> k) + 1 + k if z >> k <= MAX_ONES else np.int64(1) << 40
-                previous, left = np.int64(number), left - 1
-        if bits < fewest:
-            best, fewest = np.int64(k), bits
-    return best
+    bits, previous, left = np.zeros(8, np.int64), first, count
+    for number in numbers:
+        if number and left:
+            z = 2 * (np.int64(number) - previous)
+            z = max(z, -z - 1)
+            for k in range(most + 1):
+                bits[k] += (z >> k) + 1 + k if z >> k <= MAX_ONES else np.int64(1) << 40
+            previous, left = np.int64(number), left - 1
+    return np.argmin(bits[: most + 1])
 
 
 @njit(cache=True, nogil=True)
@@ -108,27 +107,21 @@ def put(
 
 
 @njit(cache=True, nogil=True)
-def _bit(data: NDArray[np.uint8], at: np.int64) -> Any:
-    """A bit; 1 after the end, which ends every loop that waits for a 0 by its limit."""
-    return np.int64(data[at >> 3] >> (at & 7) & 1) if at >> 3 < len(data) else np.int64(1)
+def _ahead(data: NDArray[np.uint8], at: np.int64) -> np.uint64:
+    """At least 57 bits from bit `at` on, those after the end zero."""
+    return word_at(data, np.uint64(at >> 3)) >> np.uint64(at & 7)
 
 
 @njit(cache=True, nogil=True)
-def _read(data: NDArray[np.uint8], at: np.int64, width: np.int64) -> Any:
-    """A number of `width` bits."""
-    value = np.int64(0)
-    for i in range(width):
-        value |= _bit(data, at + i) << i
-    return value
+def _low(word: np.uint64, width: np.int64) -> Any:
+    """The lowest bits of a word, as a number."""
+    return np.int64(word & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
 
 
 @njit(cache=True, nogil=True)
-def _ones(data: NDArray[np.uint8], at: np.int64, most: np.int64) -> Any:
-    """How many ones come next, at most one more than `most`."""
-    ones = np.int64(0)
-    while ones <= most and _bit(data, at + ones):
-        ones += 1
-    return ones
+def _ones(word: np.uint64) -> Any:
+    """How many ones a word begins with, counted up to 56."""
+    return np.int64(trailing_zeros(~word | np.uint64(1 << 56)))
 
 
 @njit(cache=True, nogil=True)
@@ -148,16 +141,19 @@ def get(
     Returns:
         The bytes read, or BROKEN.
     """
-    alphabet = np.int64(len(numbers))
-    k, at = _read(data, np.int64(0), width), width + 1
-    every = _bit(data, width)
+    alphabet, end = np.int64(len(numbers)), np.int64(8 * len(data))
+    word, at = _ahead(data, np.int64(0)), width + 1
+    k, every = _low(word, width), np.int64(word >> np.uint64(width) & np.uint64(1))
     numbers[:] = every
     position, state, extra, count = np.int64(0), True, np.int64(1), alphabet * every
     while not every and position < alphabet:
-        low = _ones(data, at, _GAMMA)
-        run = (np.int64(1) << low) + _read(data, at + low + 1, low) - extra
+        word = _ahead(data, at)
+        low = _ones(word)
+        if low > _GAMMA or at > end:
+            return np.int64(BROKEN)
+        run = (np.int64(1) << low) + _low(word >> np.uint64(low + 1), low) - extra
         at += 2 * low + 1
-        if low > _GAMMA or run > alphabet - position:
+        if run > alphabet - position:
             return np.int64(BROKEN)
         if state:
             numbers[position : position + run] = 1
@@ -171,11 +167,12 @@ def get(
     first, left = previous, stored
     for i in range(alphabet):
         if numbers[i] and left:
-            ones = _ones(data, at, np.int64(MAX_ONES))
-            z = ones << k | _read(data, at + ones + 1, k)
+            word = _ahead(data, at)
+            ones = _ones(word)
+            z = ones << k | _low(word >> np.uint64(ones + 1), k)
             at += ones + 1 + k
             previous += z >> 1 if not z & 1 else -((z + 1) >> 1)
-            if ones > MAX_ONES or previous < 1 or previous > largest:
+            if ones > MAX_ONES or previous < 1 or previous > largest or at > end:
                 return np.int64(BROKEN)
             numbers[i], left = previous, left - 1
             room -= (np.int64(1) << (largest - previous)) if lengths else 0
@@ -189,4 +186,4 @@ def get(
                 numbers[i] -= 1
     size = (at + 7) >> 3
     right = k == _parameter(numbers, first, stored, (np.int64(1) << width) - 1)
-    return size if size <= len(data) and right and not _read(data, at, -at & 7) else np.int64(BROKEN)
+    return size if size <= len(data) and right and not _low(_ahead(data, at), -at & 7) else np.int64(BROKEN)
