@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 
 from benchmarks import levels
 from dwindle.code import entropy, gaps, huffman, rans, streams
-from dwindle.code.lengths import read_lengths
 from dwindle.code.plan import BLOCK, Coding, book, choose, count
 from dwindle.io import read_checkpoint
 from dwindle.records import Shared
@@ -135,7 +134,7 @@ def ours(kind: streams.Kind, tensors: list[Symbols]) -> Peer:
 
     def decode(code: streams.Code, parts: list[tuple[bytes, int]]) -> Iterator[Symbols]:
         if kind == "huffman":
-            table = huffman.decode_table(read_lengths(memoryview(code.table), 0, code.alphabet)[0])
+            table = huffman.read_table(code.table, code.alphabet)[0]
         else:
             table = rans.decode_table(rans.read_frequencies(memoryview(code.table), 0, code.alphabet)[0])
         for data, size in parts:

@@ -254,10 +254,11 @@ def test_refuses_padding_that_is_not_zero():
         decode(b"\x05", 1, lengths, np.uint8)
 
 
+@pytest.mark.parametrize("count", [6_001, 20_003])
 @pytest.mark.parametrize("spread", SPREADS)
-def test_damaged_streams_are_refused_or_another_text(spread):
+def test_damaged_streams_are_refused_or_another_text(spread, count):
     counts, limit, dtype = SPREADS[spread]
-    symbols, occurrences = draw(20_003, counts, dtype)
+    symbols, occurrences = draw(count, counts, dtype)
     lengths = code_lengths(occurrences + 1, limit)
     table = huffman.decode_table(lengths)
     data = huffman.encode(symbols, lengths)
@@ -281,11 +282,12 @@ def test_damaged_streams_are_refused_or_another_text(spread):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs mprotect")
+@pytest.mark.parametrize("count", [6_001, 20_003])
 @pytest.mark.parametrize("spread", SPREADS)
-def test_reads_nothing_after_the_data(spread):
+def test_reads_nothing_after_the_data(spread, count):
     """The bytes end where memory ends: reading one more would kill the process."""
     counts, limit, dtype = SPREADS[spread]
-    symbols, occurrences = draw(20_003, counts, dtype)
+    symbols, occurrences = draw(count, counts, dtype)
     lengths = code_lengths(occurrences + 1, limit)
     table = huffman.decode_table(lengths)
     data = huffman.encode(symbols, lengths)
@@ -317,11 +319,12 @@ def test_reads_nothing_after_the_data(spread):
         assert libc.mprotect(*guard, 3) == 0
 
 
+@pytest.mark.parametrize("count", [6_001, 20_000])
 @pytest.mark.parametrize("spread", SPREADS)
-def test_writes_nothing_outside(spread):
+def test_writes_nothing_outside(spread, count):
     """The symbols are kept between marks, whatever the bytes say."""
     counts, limit, dtype = SPREADS[spread]
-    symbols, occurrences = draw(20_000, counts, dtype)
+    symbols, occurrences = draw(count, counts, dtype)
     lengths = code_lengths(occurrences + 1, limit)
     table = huffman.decode_table(lengths)
     good = huffman.encode(symbols, lengths)
@@ -346,8 +349,8 @@ def test_table_is_built_once_for_many_streams():
 @pytest.mark.slow
 def test_kernels_stay_inside_their_arrays(tmp_path):
     """Once more with numba's own bounds checks."""
-    chosen = "several_lanes or damaged or around_the_split or any_symbols or many_values"
-    files = ["tests/test_code_huffman.py", "tests/test_code_bits.py"]
+    chosen = "several_lanes or damaged or around_the_split or any_symbols or many_values or parts or tables"
+    files = ["tests/test_code_huffman.py", "tests/test_code_bits.py", "tests/test_kernels_huffman.py"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", chosen, *files]
     checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(command, env=os.environ | checked, capture_output=True, text=True)

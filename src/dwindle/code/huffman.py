@@ -21,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle.code.bits import packed_size
-from dwindle.code.lengths import check_lengths
+from dwindle.code.lengths import WIDTH, check_lengths, check_read
 from dwindle.errors import CorruptError
-from dwindle.kernels import codes, huffman_decode, huffman_encode
+from dwindle.kernels import codes, huffman_decode, huffman_encode, huffman_tables
 
 SPLIT = codes.SPLIT
 """From this many symbols on there are several lanes."""
+
+_LIKE = np.empty(0, np.uint16), np.empty(0, np.uint32)
 
 WRONG = {
     huffman_decode.LENGTHS: "lanes that fit into their bytes",
@@ -40,9 +42,9 @@ class Table:
     """A prefix code ready for decoding; build it once for all streams that share it.
 
     Attributes:
-        lookup: see `kernels.codes.fill_lookup`; empty where fewer than two symbols occur.
-        runs: the table of `kernels.codes.fill_runs`; empty where codes are long, or one is longer than
-            `kernels.codes.FOUR`.
+        lookup: see `kernels.huffman_tables.fill_lookup`; empty where fewer than two symbols occur.
+        runs: the table of `kernels.huffman_tables.fill_runs`; empty where codes are long, or one is longer
+            than `kernels.codes.FOUR`.
         lanes: how many a long stream has.
         only: the symbol that is the whole alphabet, or None.
         highest: the largest symbol.
@@ -56,8 +58,8 @@ class Table:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The narrower dtype that holds every symbol."""
-        return np.dtype(np.uint8 if self.highest <= 0xFF else np.uint16)
+        """That of symbols as they are decoded: uint8 for alphabets of up to 256, else uint16."""
+        return np.dtype(np.uint8 if self.lookup.itemsize == 2 else np.uint16)
 
 
 def decode_table(lengths: NDArray[np.uint8]) -> Table:
@@ -70,22 +72,36 @@ def decode_table(lengths: NDArray[np.uint8]) -> Table:
         ValueError: if they are not the lengths of a complete prefix code.
     """
     check_lengths(lengths)
-    present = np.flatnonzero(lengths)
-    highest = int(present[-1]) if len(present) else 0
-    if len(present) < 2:
-        only = highest if len(present) else None
-        return Table(np.zeros(0, np.uint16), np.zeros(0, np.uint64), 1, only, highest)
-    lanes, longest = int(codes.lanes_of(lengths)), int(lengths.max())
-    lookup: NDArray[Any] = np.empty(1 << longest, np.uint16 if highest <= 0xFF else np.uint32)
-    places, ordered = np.empty(16, np.uint64), np.empty(len(present), np.uint64)
-    codes.in_order(lengths, places, ordered)
-    codes.fill_lookup(ordered, lookup)
-    bits = max(longest, codes.FIVE)
-    runs = np.empty(2 << bits if lanes == codes.SHORT_LANES and bits <= codes.FOUR else 0, np.uint64)
-    if len(runs):
-        wide, whole = np.uint64(4 * lookup.itemsize), np.empty(1 << bits, np.uint16)
-        codes.fill_runs(ordered, wide, np.uint64(bits), runs, whole, places)
-    return Table(lookup, runs[len(runs) // 2 :], lanes, None, highest)
+    return _table(huffman_tables.make(lengths, _like(len(lengths))))
+
+
+def read_table(data: bytes | memoryview, alphabet: int) -> tuple[Table, int]:
+    """Read a table that `lengths.write_lengths` wrote, and prepare decoding.
+
+    Args:
+        data: bytes that begin with it.
+        alphabet: number of symbols, 0 to 65,536.
+
+    Returns:
+        The table, and how many bytes it took.
+
+    Raises:
+        CorruptError: if the bytes end early or are not what `write_lengths` makes of any lengths.
+    """
+    stored = np.frombuffer(data, np.uint8)
+    size, made = huffman_tables.read(stored, np.int64(alphabet), WIDTH, _like(alphabet))
+    check_read(size)
+    return _table(made), size
+
+
+def _like(alphabet: int) -> NDArray[Any]:
+    """An array of the dtype of a lookup."""
+    return _LIKE[alphabet > 1 << 8]
+
+
+def _table(made: tuple[int, int, int, NDArray[Any], NDArray[np.uint64]]) -> Table:
+    count, highest, lanes, lookup, runs = made
+    return Table(lookup, runs, lanes, highest if count == 1 else None, highest)
 
 
 def encode(symbols: NDArray[np.uint8] | NDArray[np.uint16], lengths: NDArray[np.uint8]) -> bytes:

@@ -92,6 +92,15 @@ def read_lengths(data: memoryview, offset: int, alphabet: int) -> tuple[NDArray[
     """
     lengths = np.empty(alphabet, np.uint8)
     size = int(tables.get(np.frombuffer(data, np.uint8)[offset:], lengths, np.int64(MAX_LENGTH), True, WIDTH))
+    check_read(size)
+    return lengths, offset + size
+
+
+def check_read(size: int) -> None:
+    """Refuse a table that `kernels.tables.get` found broken.
+
+    Raises:
+        CorruptError: if it did.
+    """
     if size == tables.BROKEN:
         raise CorruptError("expected a table of the lengths of a complete prefix code, got something else")
-    return lengths, offset + size

@@ -145,13 +145,21 @@ def _numbers(code: Code) -> NDArray[np.uint8]:
 def _read_numbers(code: Code) -> NDArray[np.uint8]:
     read = lengths.read_lengths if code.kind == "huffman" else rans.read_frequencies
     numbers, end = read(memoryview(code.table), 0, code.alphabet)
+    _check_end(code, end)
+    return numbers
+
+
+def _check_end(code: Code, end: int) -> None:
     if end != len(code.table):
         raise CorruptError(f"expected a code table of {end} bytes, got {len(code.table)}")
-    return numbers
 
 
 # Bounded: a table takes up to 128 KB of memory and more, its description in a file a few bytes.
 @lru_cache(maxsize=64)
 def _decoder(code: Code) -> huffman.Table | rans.Table:
-    numbers = _numbers(code)
-    return huffman.decode_table(numbers) if code.kind == "huffman" else rans.decode_table(numbers)
+    if code.kind == "rans" or code.known is not None:
+        numbers = _numbers(code)
+        return huffman.decode_table(numbers) if code.kind == "huffman" else rans.decode_table(numbers)
+    table, end = huffman.read_table(code.table, code.alphabet)
+    _check_end(code, end)
+    return table

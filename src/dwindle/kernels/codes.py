@@ -1,4 +1,4 @@
-"""Canonical prefix codes: what an encoder and a decoder look up. Callers check lengths."""
+"""Canonical prefix codes: what both sides agree on, and what an encoder looks up. Callers check lengths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dwindle.kernels.lengths import LONGEST
-from dwindle.kernels.words import bits_of, reversed_bits
+from dwindle.kernels.words import reversed_bits
 
 SPLIT = 1 << 14
 """From this many symbols on a stream has several lanes."""
@@ -32,7 +32,7 @@ KNOWN = np.uint64(64)
 PAIRED = 64
 """Most bytes that have codes where two are coded at a time."""
 
-_LOW16, _BYTE, _LOW7, _SHIFT = np.uint64(0xFFFF), np.uint64(0xFF), np.uint64(127), np.uint64(63)
+_LOW7, _SHIFT = np.uint64(127), np.uint64(63)
 
 
 @njit(cache=True, nogil=True)
@@ -108,112 +108,3 @@ def pairs_of(codes: NDArray[np.uint64], pairs: NDArray[np.uint64], paired: NDArr
             high = (after & ~_LOW7) >> (before & _SHIFT) | before & ~_LOW7
             pairs[second << 8 | first] = high | (before & _LOW7) + (after & _LOW7)
     return True
-
-
-@njit(cache=True, nogil=True)
-def in_order(lengths: NDArray[np.uint8], places: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> Any:
-    """The codes from the shortest on, equally long ones in the order of their symbols: as they are counted.
-
-    Args:
-        lengths: of a complete prefix code.
-        places: shape (16,), overwritten.
-        ordered: room for the codes; of each the length in the low half of the lower word, the symbol in its
-            high half, and the code, first bit lowest, in the upper word.
-
-    Returns:
-        How many there are.
-    """
-    places[:] = np.uint64(0)
-    for length in lengths:
-        if length:
-            places[length] += np.uint64(1)
-    count = np.uint64(0)
-    for length in range(LONGEST + 1):
-        count, places[length] = count + places[length], count
-    for i in range(len(lengths)):
-        length = np.uint64(lengths[i])
-        if length:
-            ordered[places[length]] = np.uint64(i) << np.uint64(16) | length
-            places[length] += np.uint64(1)
-    code = np.uint64(0)
-    for k in range(count):
-        length = ordered[k] & _LOW16
-        ordered[k] |= reversed_bits(code) << np.uint64(32)
-        code += np.uint64(1) << (np.uint64(64) - length)
-    return count
-
-
-@njit(cache=True, nogil=True)
-def fill_lookup(ordered: NDArray[np.uint64], lookup: NDArray[Any]) -> None:
-    """The table of single symbols: for the next bits of a stream, symbol above the code's length.
-
-    It grows bit by bit: what is known of fewer bits holds whatever bit follows, and a code that ends at the
-    new bit has one place.
-
-    Args:
-        ordered: what `in_order` made, shape (codes,), at least two.
-        lookup: uint16 for symbols up to 255, length in the low byte; else uint32, length in the low half;
-            shape (2**longest,).
-    """
-    half, one = bits_of(lookup) >> np.uint64(1), np.uint64(1)
-    known = one
-    for entry in ordered:
-        length = entry & _LOW16
-        while known < one << length:
-            for i in range(known):
-                lookup[known + i] = lookup[i]
-            known <<= one
-        lookup[entry >> np.uint64(32)] = (entry >> np.uint64(16) & _LOW16) << half | length
-
-
-@njit(cache=True, nogil=True)
-def fill_runs(
-    ordered: NDArray[np.uint64],
-    wide: np.uint64,
-    bits: np.uint64,
-    runs: NDArray[np.uint64],
-    whole: NDArray[np.uint16],
-    many: NDArray[np.uint64],
-) -> None:
-    """The table of runs: as many symbols as surely are in the next bits of a stream, up to 48 bits of them.
-
-    It grows as that of single symbols does. Where codes end at the new bit is where one follows a run that
-    ended as many bits before.
-
-    Args:
-        ordered: what `in_order` made, shape (codes,), at least two.
-        wide: bits of a symbol, 8 or 16.
-        bits: how many bits a run looks at, at least those of the longest code.
-        runs: shape (2**(bits + 1),). The table is from 2**bits on; before it are, from 2**n on, the runs
-            that end after n bits. An entry has from the lowest byte the run's bits, how many symbols it has,
-            then the symbols, the first in the highest place: six of 8 bits or three of 16.
-        whole: shape (2**bits,), overwritten: the bits of those runs.
-        many: shape (16,), overwritten: how many end after n bits.
-    """
-    one, top, most = np.uint64(1), np.uint64(1) << bits, np.uint64(48) // wide
-    runs[top] = runs[one] = np.uint64(0)
-    whole[one] = np.uint16(0)
-    many[0] = one
-    for end in range(one, bits + one):
-        half, last = one << (end - one), end == bits
-        for i in range(half):
-            runs[top + half + i] = runs[top + i]
-        free = half + half
-        for entry in ordered:
-            length = entry & _LOW16
-            if length > end:
-                break
-            before = end - length
-            code = entry >> np.uint64(32) << before
-            symbol = (entry >> np.uint64(16) & _LOW16) << (np.uint64(64) - wide)
-            first = one << before
-            for i in range(first, first + many[before]):
-                run, place = runs[i], code | np.uint64(whole[i])
-                count = run >> np.uint64(8) & _BYTE
-                run += (symbol >> count * wide) + (np.uint64(256) + length)
-                runs[top + place] = run
-                if not last:
-                    runs[free], whole[free] = run, place
-                    free += np.uint64(count + one < most)
-        if not last:
-            many[end] = free - half - half

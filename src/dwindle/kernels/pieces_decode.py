@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dwindle.kernels import codes, huffman_decode, lengths, planes, tables
+from dwindle.kernels import codes, huffman_decode, huffman_tables, lengths, planes, tables
 from dwindle.kernels.planes import AGAIN, CODED, LIMIT, ONE, PIECE, SEVENS, STORED, WIDTH, Bytes
 from dwindle.kernels.words import BROKEN, varint_at
 
@@ -22,7 +22,7 @@ class Room(NamedTuple):
         planes: the bytes of a piece, shape (planes, PIECE).
         lookups: the tables of single symbols of the last code of each plane, shape (planes, 2**LIMIT).
         runs: those of runs of LIMIT bits, shape (planes, 2**(LIMIT + 1)).
-        whole: what `codes.fill_runs` needs, shape (2**LIMIT,).
+        whole: what `huffman_tables.fill_runs` needs, shape (2**LIMIT,).
         ordered: the codes in order, shape (256,).
         codes: the bits of the longest code of each plane, 0 where there was none, and its lanes, shape
             (planes, 2).
@@ -65,14 +65,15 @@ def _read_code(data: Bytes, at: np.uint64, stop: np.uint64, number: int, r: Room
     most = np.int64(r.lengths.max())
     if found != np.int64(size) or most > LIMIT:
         return BROKEN
-    ordered = r.ordered[: codes.in_order(r.lengths, r.lanes[0], r.ordered)]
+    ordered = r.ordered[: huffman_tables.in_order(r.lengths, r.lanes[0], r.ordered)]
     if len(ordered) < 2:
         return BROKEN
     many = codes.lanes_of(r.lengths)
     r.codes[number, 0], r.codes[number, 1] = most, many
-    codes.fill_lookup(ordered, r.lookups[number, : 1 << most])
+    huffman_tables.fill_lookup(ordered, r.lookups[number, : 1 << most])
     if many == codes.SHORT_LANES:
-        codes.fill_runs(ordered, np.uint64(8), np.uint64(LIMIT), r.runs[number], r.whole, r.lanes[0])
+        bits = np.uint64(LIMIT)
+        huffman_tables.fill_runs(ordered, np.uint64(8), bits, r.runs[number], r.whole, r.lanes[0])
     return at + size
 
 

@@ -107,7 +107,7 @@ def put(
 
 
 @njit(cache=True, nogil=True)
-def _ahead(data: NDArray[np.uint8], at: np.int64) -> np.uint64:
+def _ahead(data: NDArray[np.uint8], at: np.int64) -> Any:
     """At least 57 bits from bit `at` on, those after the end zero."""
     return word_at(data, np.uint64(at >> 3)) >> np.uint64(at & 7)
 
