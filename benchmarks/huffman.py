@@ -133,10 +133,8 @@ def ours(kind: streams.Kind, tensors: list[Symbols]) -> Peer:
             yield streams.encode(part, code, 0)
 
     def decode(code: streams.Code, parts: list[tuple[bytes, int]]) -> Iterator[Symbols]:
-        if kind == "huffman":
-            table = huffman.read_table(code.table, code.alphabet)[0]
-        else:
-            table = rans.decode_table(rans.read_frequencies(memoryview(code.table), 0, code.alphabet)[0])
+        coder = huffman if kind == "huffman" else rans
+        table = coder.read_table(code.table, code.alphabet)[0]
         for data, size in parts:
             found = np.empty(size, table.dtype)
             if isinstance(table, huffman.Table):

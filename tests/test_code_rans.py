@@ -165,3 +165,15 @@ def test_symbols_without_a_code_and_too_many_of_them_are_refused():
         rans.encode(np.arange(5, dtype=np.uint8).repeat(9000), code(np.array([0, 1], np.uint8), 3))
     with pytest.raises(ValueError, match="at most 4096"):
         rans.frequencies(np.ones(5000, np.int64))
+
+
+def test_a_stored_table_is_read_as_it_is_made():
+    for counts in ([5, 0, 3, 1], np.arange(200), np.ones(300), [0, 7], [0, 0], []):
+        weights = rans.frequencies(np.asarray(counts, np.int64))
+        stored = rans.write_frequencies(weights)
+        made, (read, size) = rans.decode_table(weights), rans.read_table(stored + b"\7", len(weights))
+        assert size == len(stored)
+        assert np.array_equal(read.table, made.table)
+        assert (read.bits, read.only, read.highest) == (made.bits, made.only, made.highest)
+        with pytest.raises(CorruptError, match="expected a table"):
+            rans.read_table(stored[:-1], len(weights))

@@ -31,8 +31,13 @@ from dwindle.kernels import tables as numbers
 SPLIT = kernels.SPLIT
 """From this many symbols on there are eight lanes."""
 
-MOST = 4096
+MOST = tables.MOST
 """Most symbols that may occur."""
+
+_LIKE = (
+    (np.empty(0, np.uint8), np.empty(0, np.uint32)),
+    (np.empty(0, np.uint16), np.empty(0, np.uint64)),
+)
 
 WRONG = {
     kernels.LENGTHS: "two runs that fit into their bytes",
@@ -66,8 +71,8 @@ class Table:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The narrower dtype that holds every symbol."""
-        return np.dtype(np.uint8 if self.highest <= 0xFF else np.uint16)
+        """That of symbols as they are decoded: uint8 for alphabets of up to 256, else uint16."""
+        return np.dtype(np.uint8 if self.table.itemsize == 4 else np.uint16)
 
 
 def frequencies(counts: NDArray[np.int64]) -> Weights:
@@ -87,7 +92,7 @@ def frequencies(counts: NDArray[np.int64]) -> Weights:
 def slot_counts(weights: Weights) -> tuple[NDArray[np.int64], int]:
     """How many slots each symbol has, shape (alphabet,), and the logarithm of their number."""
     used = int(np.count_nonzero(weights))
-    bits = 12 if used <= 256 else 14
+    bits = tables.FEW_BITS if used <= tables.FEW else tables.MANY_BITS
     counts = np.zeros(len(weights), np.int64)
     if used:
         tables.slots_of(weights, np.int64(bits), counts)
@@ -125,22 +130,46 @@ def read_frequencies(data: memoryview, offset: int, alphabet: int) -> tuple[Weig
     weights = np.empty(alphabet, np.uint8)
     table = np.frombuffer(data, np.uint8)[offset:]
     size = int(numbers.get(table, weights, LARGEST, False, WIDTH))
-    if size == numbers.BROKEN or np.count_nonzero(weights) > MOST:
-        raise CorruptError(f"expected a table of at most {MOST} symbols in use, got something else")
+    _check_read(size if np.count_nonzero(weights) <= MOST else numbers.BROKEN)
     return weights, offset + size
 
 
 def decode_table(weights: Weights) -> Table:
-    """Prepare decoding."""
-    present = np.flatnonzero(weights)
-    highest = int(present[-1]) if len(present) else 0
-    counts, bits = slot_counts(weights)
-    if len(present) < 2:
-        return Table(np.zeros(0, np.uint32), bits, highest if len(present) else None, highest)
-    table: NDArray[Any] = np.empty(1 << bits, np.uint32 if highest <= 0xFF else np.uint64)
-    found = Table(table, bits, None, highest)
-    tables.fill_table(counts, np.uint64(bits), np.empty(1 << bits, found.dtype), table)
-    return found
+    """Prepare decoding.
+
+    Args:
+        weights: shape (alphabet,), at most `MOST` of them not 0.
+    """
+    return _table(tables.make(weights, *_LIKE[len(weights) > 1 << 8]))
+
+
+def read_table(data: bytes | memoryview, alphabet: int) -> tuple[Table, int]:
+    """Read a table that `write_frequencies` wrote, and prepare decoding.
+
+    Args:
+        data: bytes that begin with it.
+        alphabet: number of symbols, 0 to 65,536.
+
+    Returns:
+        The table, and how many bytes it took.
+
+    Raises:
+        CorruptError: if the bytes end early or are not what `write_frequencies` makes of any weights.
+    """
+    like = _LIKE[alphabet > 1 << 8]
+    size, made = tables.read(np.frombuffer(data, np.uint8), np.int64(alphabet), WIDTH, *like)
+    _check_read(size)
+    return _table(made), size
+
+
+def _check_read(size: int) -> None:
+    if size == numbers.BROKEN:
+        raise CorruptError(f"expected a table of at most {MOST} symbols in use, got something else")
+
+
+def _table(made: tuple[int, int, int, NDArray[Any]]) -> Table:
+    count, highest, bits, table = made
+    return Table(table, bits, highest if count == 1 else None, highest)
 
 
 def encode(symbols: NDArray[np.uint8] | NDArray[np.uint16], weights: Weights) -> bytes:
@@ -190,14 +219,7 @@ def decode(data: bytes | memoryview, table: Table, out: NDArray[Any]) -> None:
         out[:] = table.only or 0
         return
     place = out if out.dtype == table.dtype else np.empty(len(out), table.dtype)
-    wrong = kernels.decode(
-        np.frombuffer(data, np.uint8),
-        table.table,
-        np.uint64(table.bits),
-        place,
-        np.empty(kernels.LANES, np.uint64),
-        np.empty(4, np.uint64),
-    )
+    wrong = kernels.decode(np.frombuffer(data, np.uint8), table.table, np.int64(table.bits), place)
     if wrong:
         raise CorruptError(f"expected {WRONG[wrong]} of {len(out)} symbols, got others in {len(data)} bytes")
     if place is not out:

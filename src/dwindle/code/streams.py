@@ -157,9 +157,10 @@ def _check_end(code: Code, end: int) -> None:
 # Bounded: a table takes up to 128 KB of memory and more, its description in a file a few bytes.
 @lru_cache(maxsize=64)
 def _decoder(code: Code) -> huffman.Table | rans.Table:
-    if code.kind == "rans" or code.known is not None:
-        numbers = _numbers(code)
-        return huffman.decode_table(numbers) if code.kind == "huffman" else rans.decode_table(numbers)
-    table, end = huffman.read_table(code.table, code.alphabet)
+    if code.known is not None:
+        known = code.known
+        return huffman.decode_table(known) if code.kind == "huffman" else rans.decode_table(known)
+    read = huffman.read_table if code.kind == "huffman" else rans.read_table
+    table, end = read(code.table, code.alphabet)
     _check_end(code, end)
     return table

@@ -9,10 +9,17 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dwindle.kernels import tables
 from dwindle.kernels.words import bits_of, leading_zeros
 
 LARGEST = 129
 """Largest weight."""
+
+MOST = 4096
+"""Most symbols that may occur."""
+
+FEW, FEW_BITS, MANY_BITS = 256, 12, 14
+"""Most symbols for which there are 2**FEW_BITS slots; for more there are 2**MANY_BITS."""
 
 _HALF = np.uint64(1 << 31)
 
@@ -120,6 +127,54 @@ def fill_table(
         read = bits + leading_zeros(state) - np.uint64(63)
         base = (state << read) - (np.uint64(1) << bits)
         table[place] = base << (quarter + quarter) | np.uint64(symbol) << quarter | read
+
+
+@njit(cache=True, nogil=True)
+def make(weights: NDArray[np.uint8], symbols: NDArray[Any], like: NDArray[Any]) -> Any:
+    """The table of a code in memory of its own.
+
+    Args:
+        weights: of all symbols.
+        symbols: of the dtype of symbols, see `fill_table`.
+        like: of the dtype of the table.
+
+    Returns:
+        How many symbols have weights, the last of them (0 if there is none), the logarithm of the number of
+        slots, and the table, empty for fewer than two symbols.
+    """
+    count, last = np.count_nonzero(weights), len(weights) - 1
+    while last > 0 and not weights[last]:
+        last -= 1
+    bits = np.int64(FEW_BITS if count <= FEW else MANY_BITS)
+    if count < 2:
+        return count, max(last, 0), bits, np.empty(0, like.dtype)
+    slots, table = np.empty(len(weights), np.int64), np.empty(1 << bits, like.dtype)
+    slots_of(weights, bits, slots)
+    fill_table(slots, np.uint64(bits), np.empty(1 << bits, symbols.dtype), table)
+    return count, last, bits, table
+
+
+@njit(cache=True, nogil=True)
+def read(
+    data: NDArray[np.uint8], alphabet: np.int64, width: np.int64, symbols: NDArray[Any], like: NDArray[Any]
+) -> Any:
+    """Read a table of weights, and make the table of the code.
+
+    Args:
+        data: bytes that begin with it.
+        alphabet: number of symbols.
+        width: bits of its Rice parameter.
+        symbols: see `make`.
+        like: see `make`.
+
+    Returns:
+        The bytes read, or `tables.BROKEN`, which more than MOST symbols are too, and what `make` returns.
+    """
+    weights = np.empty(alphabet, np.uint8)
+    size = tables.get(data, weights, np.int64(LARGEST), False, width)
+    if size == tables.BROKEN or np.count_nonzero(weights) > MOST:
+        size, weights[:] = np.int64(tables.BROKEN), np.uint8(0)
+    return size, make(weights, symbols, like)
 
 
 @njit(cache=True, nogil=True)

@@ -112,3 +112,16 @@ def decode(
         if position & np.uint64(7) and data[position >> _THREE] >> (position & np.uint64(7)):
             return np.int64(PADDING)
     return np.int64(0)
+
+
+@njit(cache=True, nogil=True)
+def decode_alone(
+    data: NDArray[np.uint8],
+    lookup: NDArray[Any],
+    runs: NDArray[np.uint64],
+    many: np.int64,
+    out: NDArray[Any],
+) -> Any:
+    """As `decode`, of a stream that is all of the data."""
+    lanes = np.empty((4, 8), np.uint64)
+    return decode(data, np.uint64(0), np.uint64(len(data)), lookup, runs, many, out, lanes)

@@ -184,27 +184,44 @@ def _rows(
 
 
 @njit(cache=True, nogil=True)
+def _one_lane(
+    data: NDArray[np.uint8],
+    position: np.uint64,
+    table: NDArray[Any],
+    state: np.uint64,
+    out: NDArray[Any],
+    left: np.uint64,
+) -> Any:
+    """Read a lane that is alone as far as whole words surely go; its state, the next bit, what is left."""
+    last = _EIGHT * max(np.uint64(len(data)), _EIGHT) - np.uint64(64)
+    for _ in range(min((max(last, position) - position) // _WORD_BITS, left // _FOUR)):
+        word = _refill(data, position)
+        for _ in range(_FOUR):
+            left -= _ONE
+            state, word = _pull(state, word, table, out, left)
+        position += leading_zeros(word)
+    return state, position, left
+
+
+@njit(cache=True, nogil=True)
 def decode(
     data: NDArray[np.uint8],
     table: NDArray[Any],
-    bits: np.uint64,
+    slots: np.int64,
     out: NDArray[Any],
-    states: NDArray[np.uint64],
-    positions: NDArray[np.uint64],
 ) -> Any:
     """Read a stream.
 
     Args:
         data: all of its bytes.
         table: what `frequencies.fill_table` made.
-        bits: logarithm of the number of slots.
+        slots: logarithm of their number.
         out: uint8 or uint16 as `table` has it, filled.
-        states: shape (LANES,), overwritten.
-        positions: shape (4,), overwritten.
 
     Returns:
         0, or what is wrong with it.
     """
+    states, positions, bits = np.empty(LANES, np.uint64), np.empty(4, np.uint64), np.uint64(slots)
     count, stop = np.uint64(len(out)), np.uint64(len(data))
     runs = np.uint64(2) if count >= np.uint64(SPLIT) else _ONE
     lanes = _FOUR if runs == np.uint64(2) else _ONE
@@ -239,10 +256,10 @@ def decode(
             states[lane], position = _pull_alone(data, position, states[lane], table, out, at)
             positions[lane // _FOUR] = position
     else:
-        state, position = states[0], positions[0]
-        for i in range(count):
-            state, position = _pull_alone(data, position, state, table, out, count - _ONE - i)
-        states[0], positions[0] = state, position
+        states[0], positions[0], left = _one_lane(data, positions[0], table, states[0], out, count)
+        for i in range(left):
+            at = left - _ONE - i
+            states[0], positions[0] = _pull_alone(data, positions[0], states[0], table, out, at)
     for run in range(runs):
         if positions[run] != positions[np.uint64(2) + run]:
             return np.int64(STATES)
