@@ -3,12 +3,11 @@
 Every element has four predictions of its next bit. One knows what values of its class begin like; the others
 each follow one guess of the whole element: the element before, the line through the last two, and the line
 through the two before the last (which a single value out of line does not disturb). A guess is followed as
-long
-as it is near: it *agrees* with the bits so far, or is just *under* or *over* them (100.. after 011.. was
-guessed),
-or else is *far*. The predictions are mixed in the logistic domain as in `kernels.text`. The lower bits,
-which no
-guess reaches as a rule, have a single prediction.
+long as it is near: it *agrees* with the bits so far, or is just *under* or *over* them (100.. after 011.. was
+guessed), or else is *far*. The predictions are mixed in the logistic domain as in `kernels.text`. The lower
+bits, which no guess reaches as a rule, have a single prediction.
+
+Nearly all of the time that small files take is spent here, so what an element's bits need is in registers.
 """
 
 from __future__ import annotations
@@ -41,6 +40,24 @@ PLAIN, FLOAT32, BFLOAT16 = 0, 1, 2
 GUESSES = 3
 AGREES, UNDER, OVER, FAR = 0, 1, 2, 3
 
+
+def _moves() -> np.uint64:
+    """States by what they were, the bit, and the bit foretold, two bits each."""
+    found = 0
+    for state in (AGREES, UNDER, OVER, FAR):
+        for bit in (0, 1):
+            for foretold in (0, 1):
+                stays = (
+                    bit == foretold if state == AGREES else (bit, foretold) == (state - UNDER, OVER - state)
+                )
+                left = FAR if state else UNDER if bit else OVER
+                after = FAR if state == FAR else state if stays else left
+                found |= after << 2 * (4 * state + 2 * bit + foretold)
+    return np.uint64(found)
+
+
+_MOVES = _moves()
+
 _TREE = 15  # upper bits predicted by those before them
 _MIXED = 20  # upper bits with all predictions
 _SLOTS = 1 << 16
@@ -48,7 +65,7 @@ _FIRST = np.int64(26000)
 _RATE = np.int64(14)
 _LIMIT = np.uint64(60)
 _LIMIT_LOW = np.uint64(400)
-_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_ZERO, _ONE, _TWO, _THREE = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -98,6 +115,101 @@ def _line(
     return np.uint64(words[2]) >> shift
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _moved(state: np.uint64, bit: np.uint64, foretold: np.uint64) -> Any:
+    """The state of a guess after a bit."""
+    return _MOVES >> (state << _THREE | bit << _TWO | foretold << _ONE) & _THREE
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _run(
+    elements: NDArray[np.uint64],
+    items: NDArray[np.uint64],
+    stream: NDArray[np.uint8],
+    decoding: bool,
+    used: NDArray[np.uint32],
+) -> Any:
+    starts = np.full(_SLOTS, FRESH, np.uint32)
+    # By guess, class, depth, state and foretold bit; by class and depth, and what the guess says; by class,
+    # depth, state of the second guess, and prediction.
+    follows = np.full(GUESSES * CLASSES * _MIXED * 8, FRESH, np.uint32)
+    lows = np.full(CLASSES * 64 * 3, FRESH, np.uint32)
+    weights = np.full(CLASSES * _MIXED * 4 * (GUESSES + 1), _FIRST, np.int64)
+    words = np.zeros(3, np.uint32)
+    values = words.view(np.float32)
+    low, span, at = _ZERO, WHOLE, _ZERO
+    code = _ZERO
+    if decoding:
+        code, at = first_code(stream), np.uint64(8)
+    position, apart = _ZERO, np.uint64(CLASSES * _MIXED * 8)
+    for item in range(np.uint64(len(items))):
+        count, width, group, kind = items[item, 0], items[item, 1], items[item, 2], items[item, 3]
+        floats = items[item, 4] != _ZERO
+        mixed = min(width, np.uint64(_MIXED))
+        x1 = x2 = x3 = _ZERO
+        for i in range(count):
+            y2 = _line(x1, x2, _ONE, width, kind, floats, words, values)
+            y3 = _line(x2, x3, _TWO, width, kind, floats, words, values)
+            s1 = s2 = s3 = np.uint64(AGREES)
+            first = _ONE if i == _ZERO else _ZERO
+            value = elements[position] if not decoding else _ZERO
+            done = _ZERO
+            for depth in range(mixed):
+                down = width - _ONE - depth
+                f1, f2, f3 = x1 >> down & _ONE, y2 >> down & _ONE, y3 >> down & _ONE
+                if depth < np.uint64(_TREE):
+                    slot = (done | _ONE << depth) + (group << np.uint64(24)) + (first << np.uint64(28))
+                else:
+                    slot = depth + (group << np.uint64(24)) + (_ONE << np.uint64(29))
+                slot = slot * _MIX >> np.uint64(48)
+                place = group * np.uint64(_MIXED) + depth
+                c1 = place << _THREE | s1 << _ONE | f1
+                c2 = (place << _THREE | s2 << _ONE | f2) + apart
+                c3 = (place << _THREE | s3 << _ONE | f3) + apart + apart
+                w = (place << _TWO | s2) << _TWO
+                o0, o1 = stretch(chance(starts[slot])), stretch(chance(follows[c1]))
+                o2, o3 = stretch(chance(follows[c2])), stretch(chance(follows[c3]))
+                w1, w2, w3, w0 = weights[w], weights[w + _ONE], weights[w + _TWO], weights[w + _THREE]
+                p = squash((w0 * o0 + w1 * o1 + w2 * o2 + w3 * o3) >> np.int64(16))
+                if decoding:
+                    bit, code, span, at = decode_bit(stream, code, span, at, p)
+                else:
+                    bit = value >> down & _ONE
+                    low, span, at = encode_bit(stream, low, span, at, p, bit)
+                error = (np.int64(bit) << np.int64(16)) - np.int64(p)
+                weights[w] = w1 + (o1 * error >> _RATE)
+                weights[w + _ONE] = w2 + (o2 * error >> _RATE)
+                weights[w + _TWO] = w3 + (o3 * error >> _RATE)
+                weights[w + _THREE] = w0 + (o0 * error >> _RATE)
+                starts[slot] = adapted(starts[slot], bit, _LIMIT)
+                follows[c1] = adapted(follows[c1], bit, _LIMIT)
+                follows[c2] = adapted(follows[c2], bit, _LIMIT)
+                follows[c3] = adapted(follows[c3], bit, _LIMIT)
+                s1, s2, s3 = _moved(s1, bit, f1), _moved(s2, bit, f2), _moved(s3, bit, f3)
+                done = done << _ONE | bit
+            for depth in range(mixed, width):
+                down = width - _ONE - depth
+                foretold = y2 >> down & _ONE
+                tail = _ONE + foretold if s2 == np.uint64(AGREES) else _ZERO
+                place = (group * np.uint64(64) + depth) * _THREE + tail
+                if decoding:
+                    bit, code, span, at = decode_bit(stream, code, span, at, chance(lows[place]))
+                else:
+                    bit = value >> down & _ONE
+                    low, span, at = encode_bit(stream, low, span, at, chance(lows[place]), bit)
+                lows[place] = adapted(lows[place], bit, _LIMIT_LOW)
+                s2 = _moved(s2, bit, foretold)
+                done = done << _ONE | bit
+            if decoding:
+                elements[position] = done
+            x3, x2, x1 = x2, x1, done
+            position += _ONE
+        used[item] = min(at, np.uint64(len(stream)))
+    if decoding:
+        return at
+    return finish(stream, low, span, at)
+
+
 @njit(cache=True, nogil=True)
 def run(
     elements: NDArray[np.uint64],
@@ -119,83 +231,7 @@ def run(
     Returns:
         Bytes of the stream; when decoding, those looked at, which may be more than there are.
     """
-    starts = np.full(_SLOTS, FRESH, np.uint32)
-    follows = np.full((GUESSES, CLASSES, _MIXED, 4, 2), FRESH, np.uint32)
-    lows = np.full((CLASSES, 64, 3), FRESH, np.uint32)
-    weights = np.full((CLASSES, _MIXED, 4, GUESSES + 1), _FIRST, np.int64)
-    guesses = np.zeros(GUESSES, np.uint64)
-    states = np.zeros(GUESSES, np.uint64)
-    foretold = np.zeros(GUESSES, np.uint64)
-    odds = np.zeros(GUESSES + 1, np.int64)
-    words = np.zeros(3, np.uint32)
-    values = words.view(np.float32)
-    low, span, at = _ZERO, WHOLE, _ZERO
-    code = _ZERO
+    # The compiler makes a loop for each.
     if decoding:
-        code, at = first_code(stream), np.uint64(8)
-    position = _ZERO
-    for item in range(np.uint64(len(items))):
-        count, width, group, kind = items[item, 0], items[item, 1], items[item, 2], items[item, 3]
-        floats = items[item, 4] != _ZERO
-        x1 = x2 = x3 = _ZERO
-        for i in range(count):
-            guesses[0] = x1
-            guesses[1] = _line(x1, x2, _ONE, width, kind, floats, words, values)
-            guesses[2] = _line(x2, x3, np.uint64(2), width, kind, floats, words, values)
-            states[:] = np.uint64(AGREES)
-            first = _ONE if i == _ZERO else _ZERO
-            value = elements[position] if not decoding else _ZERO
-            done = _ZERO
-            for depth in range(width):
-                for g in range(np.uint64(GUESSES)):
-                    foretold[g] = guesses[g] >> (width - _ONE - depth) & _ONE
-                mixed = depth < np.uint64(_MIXED)
-                slot = tail = _ZERO
-                row = states[1]
-                if mixed:
-                    if depth < np.uint64(_TREE):
-                        slot = (done | _ONE << depth) + (group << np.uint64(24)) + (first << np.uint64(28))
-                    else:
-                        slot = depth + (group << np.uint64(24)) + (_ONE << np.uint64(29))
-                    slot = slot * _MIX >> np.uint64(48)
-                    odds[GUESSES] = stretch(chance(starts[slot]))
-                    total = weights[group, depth, row, GUESSES] * odds[GUESSES]
-                    for g in range(np.uint64(GUESSES)):
-                        odds[g] = stretch(chance(follows[g, group, depth, states[g], foretold[g]]))
-                        total += weights[group, depth, row, g] * odds[g]
-                    p = squash(total >> np.int64(16))
-                else:
-                    tail = _ONE + foretold[1] if states[1] == np.uint64(AGREES) else _ZERO
-                    p = chance(lows[group, depth, tail])
-                if decoding:
-                    bit, code, span, at = decode_bit(stream, code, span, at, p)
-                else:
-                    bit = value >> (width - _ONE - depth) & _ONE
-                    low, span, at = encode_bit(stream, low, span, at, p, bit)
-                if mixed:
-                    error = (np.int64(bit) << np.int64(16)) - np.int64(p)
-                    weights[group, depth, row, GUESSES] += odds[GUESSES] * error >> _RATE
-                    starts[slot] = adapted(starts[slot], bit, _LIMIT)
-                    for g in range(np.uint64(GUESSES)):
-                        weights[group, depth, row, g] += odds[g] * error >> _RATE
-                        old = follows[g, group, depth, states[g], foretold[g]]
-                        follows[g, group, depth, states[g], foretold[g]] = adapted(old, bit, _LIMIT)
-                else:
-                    lows[group, depth, tail] = adapted(lows[group, depth, tail], bit, _LIMIT_LOW)
-                for g in range(np.uint64(GUESSES)):
-                    if states[g] == np.uint64(AGREES):
-                        if bit != foretold[g]:
-                            states[g] = np.uint64(UNDER) if bit else np.uint64(OVER)
-                    elif states[g] != np.uint64(FAR):
-                        wanted = _ZERO if states[g] == np.uint64(UNDER) else _ONE
-                        if bit != wanted or foretold[g] == wanted:
-                            states[g] = np.uint64(FAR)
-                done = done << _ONE | bit
-            if decoding:
-                elements[position] = done
-            x3, x2, x1 = x2, x1, done
-            position += _ONE
-        used[item] = min(at, np.uint64(len(stream)))
-    if decoding:
-        return at
-    return finish(stream, low, span, at)
+        return _run(elements, items, stream, True, used)
+    return _run(elements, items, stream, False, used)
