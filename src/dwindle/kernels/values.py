@@ -47,11 +47,11 @@ def _moves() -> np.uint64:
     for state in (AGREES, UNDER, OVER, FAR):
         for bit in (0, 1):
             for foretold in (0, 1):
-                stays = (
-                    bit == foretold if state == AGREES else (bit, foretold) == (state - UNDER, OVER - state)
-                )
-                left = FAR if state else UNDER if bit else OVER
-                after = FAR if state == FAR else state if stays else left
+                if state == AGREES:
+                    after = AGREES if bit == foretold else UNDER if bit else OVER
+                else:  # under stays so by a 0 where a 1 was foretold, over by a 1 where a 0 was
+                    near = (bit, foretold) == (state - UNDER, OVER - state)
+                    after = state if near else FAR
                 found |= after << 2 * (4 * state + 2 * bit + foretold)
     return np.uint64(found)
 
