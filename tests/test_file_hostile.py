@@ -16,7 +16,7 @@ from dwindle.code import text, values
 from dwindle.code.cursor import Cursor, prefixed, varint
 from dwindle.code.plan import Coding
 from dwindle.errors import ChecksumError, CorruptError, FileError, NotDwzError, TruncatedError, VersionError
-from dwindle.file import Archive, layout, ledger, reader, write
+from dwindle.file import Archive, front, layout, ledger, write
 from dwindle.records import Raw, Record, Tied, same
 
 MOST = 1 << 20  # bytes a file may decode to here, far over any of the honest ones
@@ -75,12 +75,12 @@ def reseal(header: bytes, rest: bytes) -> bytes:
     try:
         parsed = layout.read_header(memoryview(header))
         data[:start] = seal(header, version=layout.version_of(parsed))
-        extents = reader._extents(parsed, start, len(data))
+        extents = front.extents(parsed, start, len(data))
     except FileError:
         return bytes(data)
     found = [extent for of_tensor in extents.values() for extent in of_tensor]
     if parsed.values_size:
-        found.append(reader.Extent(start, parsed.values_size))
+        found.append(front.Extent(start, parsed.values_size))
     for extent in found:
         end = extent.start + extent.size
         data[end : end + 4] = zlib.crc32(data[extent.start : end]).to_bytes(4, "little")

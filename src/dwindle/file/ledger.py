@@ -10,7 +10,8 @@ from dwindle.code.parts import Part
 from dwindle.code.plan import ADAPTIVE, Plan, count, symbol_counts
 from dwindle.code.streams import Code
 from dwindle.file import layout
-from dwindle.file.reader import CHECKSUM, Archive
+from dwindle.file.front import CHECKSUM
+from dwindle.file.reader import Archive
 from dwindle.records import Shared
 
 EXTRAS = "extras"

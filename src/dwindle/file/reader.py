@@ -6,11 +6,9 @@ import contextlib
 import math
 import mmap
 import os
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -20,32 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle import dtypes, records
-from dwindle.code import text, values
-from dwindle.code.cursor import Cursor
+from dwindle.code import values
 from dwindle.errors import (
     BaseError,
-    ChecksumError,
     CorruptError,
     FileError,
-    NotDwzError,
-    TruncatedError,
-    VersionError,
     shown,
 )
 from dwindle.file import layout
 from dwindle.file.decode import Decoding, block_length, codebook, exact_tasks, shared_tasks, submitted
+from dwindle.file.front import Extent, extents, mapped, read_front
 from dwindle.records import Raw, Record, Shared, Tied
 
 if TYPE_CHECKING:
     from dwindle.file.ledger import Ledger
 
-CHECKSUM = 4
 GENEROUS = 1 << 28
 EXPANSION = 4096
 """Unless told otherwise, a file may decode to 256 MiB or to 4,096 times its own size, whichever is more."""
-HEADER_FREE = 1 << 20
-HEADER_EXPANSION = 64
-"""A header may have 1 MiB and 64 bytes for each byte it is coded in."""
 AHEAD = 1 << 26
 """Bytes of tensors that `walk` decodes before the one it gives."""
 
@@ -53,14 +43,6 @@ AHEAD = 1 << 26
 def default_threads() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class Extent:
-    """Where a block's bytes are in the file, its checksum not counted."""
-
-    start: int
-    size: int
 
 
 class Archive(Mapping[str, NDArray[Any]]):
@@ -91,13 +73,13 @@ class Archive(Mapping[str, NDArray[Any]]):
         self.threads = threads or default_threads()
         self.base = base
         self._pool: ThreadPoolExecutor | None = None
-        self._data, self._map = _open(self.path)
+        self._data, self._map = mapped(self.path)
         self.size = len(self._data)
         try:
             with _naming(self.path):
-                self.front = _read_front(self._data)
+                self.front = read_front(self._data)
                 self.header = self.front.header
-                self.extents = _extents(self.header, self.front.end, self.size)
+                self.extents = extents(self.header, self.front.end, self.size)
                 self._names = list(self.header.entries)
                 self._check_expansion(max_bytes)
         except BaseException:
@@ -156,7 +138,7 @@ class Archive(Mapping[str, NDArray[Any]]):
         """
         found = layout.values_of(self.header)
         size = self.header.values_size
-        section = self._block(Extent(self.front.end, size)) if size else memoryview(b"")
+        section = Extent(self.front.end, size).checked(self._data) if size else memoryview(b"")
         decoded = values.decode(section, [(dtype, count, leaf) for _, dtype, count, leaf in found])
         return {name: memoryview(data) for (name, *_), data in zip(found, decoded, strict=True)}
 
@@ -277,7 +259,7 @@ class Archive(Mapping[str, NDArray[Any]]):
         which = range(len(sizes)) if chosen is None else chosen
 
         def block(number: int) -> memoryview:
-            return self._block(sizes[number])
+            return sizes[number].checked(self._data)
 
         with self.naming(name):
             if isinstance(entry, layout.SharedEntry):
@@ -341,14 +323,6 @@ class Archive(Mapping[str, NDArray[Any]]):
             self._pool = ThreadPoolExecutor(self.threads)
         return self._pool
 
-    def _block(self, extent: Extent) -> memoryview:
-        """The checked bytes of a block."""
-        data = self._data[extent.start : extent.start + extent.size]
-        stored = self._data[extent.start + extent.size : extent.start + extent.size + CHECKSUM]
-        if zlib.crc32(data) != int.from_bytes(stored, "little"):
-            raise ChecksumError(f"expected bytes {extent.start} on to match their CRC-32, got others")
-        return data
-
     def _base(self, name: str, entry: layout.ExactEntry) -> memoryview:
         """The bytes of the same tensor in the base."""
         if self.base is None:
@@ -404,88 +378,3 @@ class _naming:
     ) -> None:
         if isinstance(error, FileError):
             raise type(error)(f"{self.prefix}{error}") from error
-
-
-def _open(path: Path) -> tuple[memoryview, mmap.mmap | None]:
-    try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size == 0:  # an empty file cannot be mapped
-                return memoryview(b""), None
-            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            return memoryview(mapped), mapped
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-@dataclass(frozen=True, eq=False)
-class Front:
-    """What comes before the section of values and the blocks.
-
-    Attributes:
-        header: the header.
-        raw: its bytes before the text model.
-        start: where its coded bytes begin.
-        end: where all of it ends, its checksum included.
-    """
-
-    header: layout.Header
-    raw: bytes
-    start: int
-    end: int
-
-
-def _read_front(data: memoryview) -> Front:
-    """The checked header."""
-    magic = len(layout.MAGIC)
-    if bytes(data[:magic]) != layout.MAGIC[: len(data)] or not len(data):
-        raise NotDwzError("expected a .dwz file, got something else")
-    cursor = Cursor(data, magic)
-    try:
-        version = cursor.byte()
-        if version not in (layout.VERSION, layout.VERSION_WITH_TRELLIS):
-            expected = f"{layout.VERSION} or {layout.VERSION_WITH_TRELLIS}"
-            raise VersionError(f"expected version {expected}, got {version}")
-        size = cursor.varint(what="a header size")
-        coded = cursor.varint(what="a header size")
-    except CorruptError as error:
-        if cursor.offset < len(data):
-            raise
-        raise TruncatedError(f"expected a whole header, got a file of {len(data)} bytes") from error
-    start = cursor.offset
-    if coded + CHECKSUM > len(data) - start:
-        raise TruncatedError(
-            f"expected a header that ends at byte {start + coded + CHECKSUM}, got a file of {len(data)}"
-        )
-    header, stored = cursor.take(coded), cursor.take(CHECKSUM)
-    if zlib.crc32(data[: start + coded]) != int.from_bytes(stored, "little"):
-        raise ChecksumError("expected a header that matches its CRC-32, got another")
-    if size > HEADER_FREE + HEADER_EXPANSION * coded:
-        raise CorruptError(f"expected a header in proportion to {coded} bytes, got one of {size}")
-    raw = text.decode(header, size)
-    read = layout.read_header(memoryview(raw))
-    needed = layout.version_of(read)
-    if version != needed:
-        raise CorruptError(f"expected version {needed}, by what the file holds, got {version}")
-    return Front(read, raw, start, cursor.offset)
-
-
-def _extents(header: layout.Header, start: int, size: int) -> dict[str, list[Extent]]:
-    """Where each tensor's blocks are; they must fill the file to its last byte."""
-    if header.values_size:
-        start += header.values_size + CHECKSUM
-    extents: dict[str, list[Extent]] = {}
-    for name, entry in header.entries.items():
-        extents[name] = []
-        if isinstance(entry, layout.AliasEntry):
-            continue
-        stored = isinstance(entry, layout.ExactEntry) and entry.form == "stored"
-        if stored and start + layout.nbytes(entry) > size:
-            expected = start + layout.nbytes(entry)
-            raise TruncatedError(f"{shown(name)}: expected a file of {expected} bytes or more, got {size}")
-        for block in entry.block_sizes:
-            extents[name].append(Extent(start, block))
-            start += block + CHECKSUM
-    if start != size:
-        raise TruncatedError(f"expected a file of {start} bytes, got {size}")
-    return extents
