@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 GENEROUS = 1 << 28
 EXPANSION = 4096
 """Unless told otherwise, a file may decode to 256 MiB or to 4,096 times its own size, whichever is more."""
+QUICK = 1 << 16
+"""Elements from which on a worker decodes a tensor ahead."""
 AHEAD = 1 << 26
 """Bytes of tensors that `walk` decodes before the one it gives."""
 
@@ -270,7 +272,8 @@ class Archive(Mapping[str, NDArray[Any]]):
             else:
                 base = self._base(name, entry) if entry.form == "based" else None
                 book, (out, tasks) = None, exact_tasks(entry, which, block, base)
-        submit = self._workers().submit if ahead or len(tasks) > 1 else None
+        handed = len(tasks) > 1 or (ahead and not _quick(entry))
+        submit = self._workers().submit if handed else None
         return Decoding(entry, book, out, submitted(tasks, submit))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -337,6 +340,12 @@ class Archive(Mapping[str, NDArray[Any]]):
         """Let the pages of the file that were touched leave this process's memory."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _quick(entry: layout.ExactEntry | layout.SharedEntry) -> bool:
+    """Whether a tensor is decoded in less time than it takes to hand it to a worker and back."""
+    adaptive = isinstance(entry, layout.SharedEntry) and entry.plan.arrangement in ("context", "trellis")
+    return not adaptive and math.prod(entry.shape) < QUICK
 
 
 class ArchiveRecords(Mapping[str, Record]):

@@ -3,8 +3,7 @@
 Each bit of a byte, highest first, has six predictions: an adaptive probability for the bits of this byte so
 far, after the last 0, 1, 2, 3 and 4 bytes; and, where the last five bytes occurred before, one that says
 how often what followed the last time came again. They are mixed in the logistic domain, with weights chosen
-by
-the length of the repeat (M. Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression",
+by the length of the repeat (M. Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression",
 2005).
 """
 
