@@ -30,6 +30,7 @@ from dwindle.code.cursor import Cursor, prefixed, varint
 from dwindle.code.plan import CODERS, Coder, Coding
 from dwindle.errors import DwindleError
 from dwindle.file import Archive, layout, write
+from dwindle.file.front import Extent, extents
 from dwindle.records import Raw, Record, Shared, Tied
 from dwindle.share.levels import from_levels
 from dwindle.share.trellis import to_path
@@ -138,12 +139,12 @@ def sealed(header: bytes, rest: bytes) -> bytes:
     try:
         parsed = layout.read_header(memoryview(header))
         data[:start] = front(layout.version_of(parsed))
-        extents = front.extents(parsed, start, len(data))
+        known = extents(parsed, start, len(data))
     except DwindleError:
         return bytes(data)
-    found = [extent for of_tensor in extents.values() for extent in of_tensor]
+    found = [extent for of_tensor in known.values() for extent in of_tensor]
     if parsed.values_size:
-        found.append(front.Extent(start, parsed.values_size))
+        found.append(Extent(start, parsed.values_size))
     for extent in found:
         end = extent.start + extent.size
         data[end : end + 4] = zlib.crc32(data[extent.start : end]).to_bytes(4, "little")
