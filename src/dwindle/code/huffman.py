@@ -165,9 +165,9 @@ def decode(data: bytes | memoryview, lengths: NDArray[np.uint8] | Table, out: ND
     if len(out) > 8 * len(data):
         raise CorruptError(f"expected at most {8 * len(data)} symbols in {len(data)} bytes, got {len(out)}")
     place = out if out.dtype == table.dtype else np.empty(len(out), table.dtype)
+    start, stop, lanes = np.uint64(0), np.uint64(len(data)), np.int64(table.lanes)
     stored = np.frombuffer(data, np.uint8)
-    lanes = np.int64(table.lanes)
-    wrong = huffman_decode.decode_alone(stored, table.lookup, table.runs, lanes, place)
+    wrong = huffman_decode.decode(stored, start, stop, table.lookup, table.runs, lanes, place)
     if wrong:
         raise CorruptError(f"expected {WRONG[wrong]} of {len(out)} symbols, got others in {len(data)} bytes")
     if place is not out:

@@ -67,7 +67,6 @@ def decode(
     runs: NDArray[np.uint64],
     many: np.int64,
     out: NDArray[Any],
-    lanes: NDArray[np.uint64],
 ) -> Any:
     """Read a stream of at least two symbols that have codes.
 
@@ -79,11 +78,11 @@ def decode(
         runs: the table that `huffman_tables.fill_runs` made, or nothing where codes are long, one over FOUR.
         many: lanes, if the stream is long: what `codes.lanes_of` says.
         out: uint8 or uint16 as `lookup` has it, filled.
-        lanes: shape (4, 8), overwritten.
 
     Returns:
         0, or what is wrong with it.
     """
+    lanes = np.empty((4, 8), np.uint64)
     count = np.uint64(len(out))
     split = count >= np.uint64(SPLIT)
     number = np.uint64(many) if split else _ONE
@@ -112,16 +111,3 @@ def decode(
         if position & np.uint64(7) and data[position >> _THREE] >> (position & np.uint64(7)):
             return np.int64(PADDING)
     return np.int64(0)
-
-
-@njit(cache=True, nogil=True)
-def decode_alone(
-    data: NDArray[np.uint8],
-    lookup: NDArray[Any],
-    runs: NDArray[np.uint64],
-    many: np.int64,
-    out: NDArray[Any],
-) -> Any:
-    """As `decode`, of a stream that is all of the data."""
-    lanes = np.empty((4, 8), np.uint64)
-    return decode(data, np.uint64(0), np.uint64(len(data)), lookup, runs, many, out, lanes)

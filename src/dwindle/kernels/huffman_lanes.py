@@ -151,31 +151,6 @@ def _short_lanes(
 
 
 @njit(cache=True, nogil=True)
-def _four_of_short_lanes(
-    data: NDArray[np.uint8],
-    positions: NDArray[np.uint64],
-    runs: NDArray[np.uint64],
-    out: NDArray[Any],
-    lows: NDArray[np.uint64],
-    highs: NDArray[np.uint64],
-) -> None:
-    # The compiler unrolls a number of look-ups that it knows.
-    _short_lanes(data, positions, runs, np.uint64(4), out, lows, highs)
-
-
-@njit(cache=True, nogil=True)
-def _five_of_short_lanes(
-    data: NDArray[np.uint8],
-    positions: NDArray[np.uint64],
-    runs: NDArray[np.uint64],
-    out: NDArray[Any],
-    lows: NDArray[np.uint64],
-    highs: NDArray[np.uint64],
-) -> None:
-    _short_lanes(data, positions, runs, np.uint64(5), out, lows, highs)
-
-
-@njit(cache=True, nogil=True)
 def short_lanes(
     data: NDArray[np.uint8],
     positions: NDArray[np.uint64],
@@ -185,10 +160,11 @@ def short_lanes(
     highs: NDArray[np.uint64],
 ) -> None:
     """Read six lanes of neighbouring symbols as far as whole words and stores surely go (`_short_lanes`)."""
+    # The compiler unrolls a number of look-ups that it knows.
     if len(runs) == 1 << FIVE:
-        _five_of_short_lanes(data, positions, runs, out, lows, highs)
+        _short_lanes(data, positions, runs, np.uint64(5), out, lows, highs)
     elif len(runs):
-        _four_of_short_lanes(data, positions, runs, out, lows, highs)
+        _short_lanes(data, positions, runs, np.uint64(4), out, lows, highs)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -258,28 +234,6 @@ def _long_lanes(
 
 
 @njit(cache=True, nogil=True)
-def _four_of_long_lanes(
-    data: NDArray[np.uint8],
-    positions: NDArray[np.uint64],
-    lookup: NDArray[Any],
-    out: NDArray[Any],
-    rows: np.uint64,
-) -> Any:
-    return _long_lanes(data, positions, lookup, np.uint64(4), out, rows)
-
-
-@njit(cache=True, nogil=True)
-def _five_of_long_lanes(
-    data: NDArray[np.uint8],
-    positions: NDArray[np.uint64],
-    lookup: NDArray[Any],
-    out: NDArray[Any],
-    rows: np.uint64,
-) -> Any:
-    return _long_lanes(data, positions, lookup, np.uint64(5), out, rows)
-
-
-@njit(cache=True, nogil=True)
 def long_lanes(
     data: NDArray[np.uint8],
     positions: NDArray[np.uint64],
@@ -289,7 +243,7 @@ def long_lanes(
 ) -> Any:
     """Read eight lanes of every eighth symbol as far as whole words surely go (`_long_lanes`)."""
     if len(lookup) <= 1 << FIVE:
-        return _five_of_long_lanes(data, positions, lookup, out, rows)
+        return _long_lanes(data, positions, lookup, np.uint64(5), out, rows)
     if len(lookup) <= 1 << FOUR:
-        return _four_of_long_lanes(data, positions, lookup, out, rows)
+        return _long_lanes(data, positions, lookup, np.uint64(4), out, rows)
     return rows

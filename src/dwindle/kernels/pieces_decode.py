@@ -27,7 +27,7 @@ class Room(NamedTuple):
         codes: the bits of the longest code of each plane, 0 where there was none, and its lanes, shape
             (planes, 2).
         lengths: of a code, shape (256,).
-        lanes: what `huffman_decode.decode` needs, and 16 numbers more, shape (4, 16).
+        places: what `huffman_tables.in_order` needs, shape (16,).
     """
 
     planes: NDArray[np.uint8]
@@ -37,7 +37,7 @@ class Room(NamedTuple):
     ordered: NDArray[np.uint64]
     codes: NDArray[np.int64]
     lengths: NDArray[np.uint8]
-    lanes: NDArray[np.uint64]
+    places: NDArray[np.uint64]
 
 
 def room(width: int) -> Room:
@@ -50,7 +50,7 @@ def room(width: int) -> Room:
         np.empty(256, np.uint64),
         np.zeros((width, 2), np.int64),
         np.empty(256, np.uint8),
-        np.empty((4, 16), np.uint64),
+        np.empty(16, np.uint64),
     )
 
 
@@ -65,7 +65,7 @@ def _read_code(data: Bytes, at: np.uint64, stop: np.uint64, number: int, r: Room
     most = np.int64(r.lengths.max())
     if found != np.int64(size) or most > LIMIT:
         return BROKEN
-    ordered = r.ordered[: huffman_tables.in_order(r.lengths, r.lanes[0], r.ordered)]
+    ordered = r.ordered[: huffman_tables.in_order(r.lengths, r.places, r.ordered)]
     if len(ordered) < 2:
         return BROKEN
     many = codes.lanes_of(r.lengths)
@@ -73,7 +73,7 @@ def _read_code(data: Bytes, at: np.uint64, stop: np.uint64, number: int, r: Room
     huffman_tables.fill_lookup(ordered, r.lookups[number, : 1 << most])
     if many == codes.SHORT_LANES:
         bits = np.uint64(LIMIT)
-        huffman_tables.fill_runs(ordered, np.uint64(8), bits, r.runs[number], r.whole, r.lanes[0])
+        huffman_tables.fill_runs(ordered, np.uint64(8), bits, r.runs[number], r.whole, r.places)
     return at + size
 
 
@@ -108,7 +108,7 @@ def _get_plane(data: Bytes, at: np.uint64, stop: np.uint64, number: int, n: int,
         return plane, BROKEN
     runs = r.runs[number, 1 << LIMIT : (2 if many == codes.SHORT_LANES else 1) << LIMIT]
     lookup = r.lookups[number, : 1 << longest]
-    wrong = huffman_decode.decode(data, at, at + size, lookup, runs, many, plane, r.lanes[:, :8])
+    wrong = huffman_decode.decode(data, at, at + size, lookup, runs, many, plane)
     return plane, BROKEN if wrong else at + size
 
 
