@@ -214,6 +214,15 @@ def test_encodes_strided_symbols_and_narrow_ones_into_wide():
     assert decode(memoryview(data), 4, lengths, np.uint16).tolist() == [0, 2, 2, 0]
 
 
+def test_a_wide_alphabet_of_narrow_symbols():
+    """A code shared with a larger alphabet: tables are of wide symbols, what is read fits narrow ones."""
+    lengths = np.zeros(400, np.uint8)
+    lengths[[0, 3, 200]] = 1, 2, 2
+    for count in (100, 3000, 17_000):
+        symbols = np.random.default_rng(count).choice(np.array([0, 3, 200], np.uint8), count)
+        assert np.array_equal(decode(huffman.encode(symbols, lengths), count, lengths, np.uint8), symbols)
+
+
 def test_refuses_what_has_no_code():
     lengths = np.array([1, 0, 1], np.uint8)
     for stranger in (1, 3, 255):

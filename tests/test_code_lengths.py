@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwindle.code.lengths import MAX_LENGTH, check_lengths, code_lengths, read_lengths, write_lengths
+from dwindle.code import huffman
+from dwindle.code.lengths import MAX_LENGTH, WIDTH, check_lengths, code_lengths, write_lengths
 from dwindle.errors import CorruptError
+from dwindle.kernels import tables
+
+
+def read_lengths(data, offset, alphabet):
+    """The lengths that a table says, and where it ends, as the reader of files takes it."""
+    _, size = huffman.read_table(data[offset:], alphabet)
+    lengths = np.empty(alphabet, np.uint8)
+    stored = np.frombuffer(data[offset:], np.uint8)
+    assert tables.get(stored, lengths, np.int64(MAX_LENGTH), True, WIDTH) == size
+    return lengths, offset + size
 
 
 def lengths_of(counts, limit=15):

@@ -121,3 +121,14 @@ def test_ranks_are_the_order_of_the_values(record):
     order = values[np.argsort(found.ranks)]
     finite = order[~np.isnan(order)]
     assert (finite[1:] >= finite[:-1]).all()
+
+
+def test_a_code_out_of_a_file_does_not_encode():
+    made = streams.huffman_code(np.array([5, 3, 1]))
+    read = streams.Code("huffman", made.alphabet, made.table)
+    symbols = np.array([0, 1, 2, 0], np.uint8)
+    out = np.empty(4, np.uint8)
+    streams.decode(memoryview(streams.encode(symbols, made, 0)), read, 0, out)
+    assert np.array_equal(out, symbols)
+    with pytest.raises(ValueError, match="made here"):
+        streams.encode(symbols, read, 0)

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwindle.code.bits import packed_size
-from dwindle.code.lengths import WIDTH, check_lengths, check_read
+from dwindle.code.lengths import WIDTH, check_lengths
 from dwindle.errors import CorruptError
-from dwindle.kernels import codes, huffman_decode, huffman_encode, huffman_tables
+from dwindle.kernels import codes, huffman_decode, huffman_encode, huffman_tables, tables
 
 SPLIT = codes.SPLIT
 """From this many symbols on there are several lanes."""
@@ -90,7 +90,8 @@ def read_table(data: bytes | memoryview, alphabet: int) -> tuple[Table, int]:
     """
     stored = np.frombuffer(data, np.uint8)
     size, made = huffman_tables.read(stored, np.int64(alphabet), WIDTH, _like(alphabet))
-    check_read(size)
+    if size == tables.BROKEN:
+        raise CorruptError("expected a table of the lengths of a complete prefix code, got something else")
     return _table(made), size
 
 

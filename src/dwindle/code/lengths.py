@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dwindle.errors import CorruptError
 from dwindle.kernels import lengths as kernels
 from dwindle.kernels import tables
 
@@ -74,33 +73,3 @@ def write_lengths(lengths: NDArray[np.uint8]) -> bytes:
     out = np.zeros(10 * len(lengths) + tables.SLACK, np.uint8)
     stored = max(present - np.int64(1), np.int64(0))
     return out[: int(tables.put(lengths, tables.equal_length(present), stored, WIDTH, out))].tobytes()
-
-
-def read_lengths(data: memoryview, offset: int, alphabet: int) -> tuple[NDArray[np.uint8], int]:
-    """Read what `write_lengths` wrote.
-
-    Args:
-        data: bytes that hold the table.
-        offset: where it begins.
-        alphabet: number of symbols, 0 to 65,536.
-
-    Returns:
-        Lengths, shape (alphabet,), and the offset after the table.
-
-    Raises:
-        CorruptError: if the bytes end early or are not what `write_lengths` makes of any lengths.
-    """
-    lengths = np.empty(alphabet, np.uint8)
-    size = int(tables.get(np.frombuffer(data, np.uint8)[offset:], lengths, np.int64(MAX_LENGTH), True, WIDTH))
-    check_read(size)
-    return lengths, offset + size
-
-
-def check_read(size: int) -> None:
-    """Refuse a table that `kernels.tables.get` found broken.
-
-    Raises:
-        CorruptError: if it did.
-    """
-    if size == tables.BROKEN:
-        raise CorruptError("expected a table of the lengths of a complete prefix code, got something else")

@@ -118,22 +118,6 @@ def write_frequencies(weights: Weights) -> bytes:
     return out[: int(numbers.put(weights, LARGEST, used, WIDTH, out))].tobytes()
 
 
-def read_frequencies(data: memoryview, offset: int, alphabet: int) -> tuple[Weights, int]:
-    """Read what `write_frequencies` wrote.
-
-    Returns:
-        Weights, shape (alphabet,), and the offset after the table.
-
-    Raises:
-        CorruptError: if the bytes end early or are not what `write_frequencies` makes of any weights.
-    """
-    weights = np.empty(alphabet, np.uint8)
-    table = np.frombuffer(data, np.uint8)[offset:]
-    size = int(numbers.get(table, weights, LARGEST, False, WIDTH))
-    _check_read(size if np.count_nonzero(weights) <= MOST else numbers.BROKEN)
-    return weights, offset + size
-
-
 def decode_table(weights: Weights) -> Table:
     """Prepare decoding.
 
@@ -158,13 +142,9 @@ def read_table(data: bytes | memoryview, alphabet: int) -> tuple[Table, int]:
     """
     like = _LIKE[alphabet > 1 << 8]
     size, made = tables.read(np.frombuffer(data, np.uint8), np.int64(alphabet), WIDTH, *like)
-    _check_read(size)
-    return _table(made), size
-
-
-def _check_read(size: int) -> None:
     if size == numbers.BROKEN:
         raise CorruptError(f"expected a table of at most {MOST} symbols in use, got something else")
+    return _table(made), size
 
 
 def _table(made: tuple[int, int, int, NDArray[Any]]) -> Table:

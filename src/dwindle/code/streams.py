@@ -36,7 +36,8 @@ class Code:
         alphabet: number of symbols, those that do not occur included, at most 65,536.
         table: what `lengths.write_lengths` or `rans.write_frequencies` made of it.
         shared: number of the file's table, if several tensors share it.
-        known: what the table says, where it was made here: code lengths or weights, shape (alphabet,).
+        known: what the table says, where it was made here: code lengths or weights, shape (alphabet,). Only
+            such a code encodes.
     """
 
     kind: Kind
@@ -106,7 +107,7 @@ def encode(symbols: Symbols, code: Code | None, width: int) -> bytes:
     """The bytes of a stream, its table not included.
 
     Raises:
-        ValueError: if a symbol has no code or does not fit the width.
+        ValueError: if a symbol has no code or does not fit the width, or the code is one out of a file.
     """
     if code is None:
         return bits.pack(symbols, width)
@@ -137,21 +138,10 @@ def decode(data: memoryview, code: Code | None, width: int, out: Symbols) -> Non
 
 
 def _numbers(code: Code) -> NDArray[np.uint8]:
-    """The code lengths or weights of a code, shape (alphabet,)."""
-    return _read_numbers(code) if code.known is None else code.known
-
-
-@lru_cache(maxsize=64)
-def _read_numbers(code: Code) -> NDArray[np.uint8]:
-    read = lengths.read_lengths if code.kind == "huffman" else rans.read_frequencies
-    numbers, end = read(memoryview(code.table), 0, code.alphabet)
-    _check_end(code, end)
-    return numbers
-
-
-def _check_end(code: Code, end: int) -> None:
-    if end != len(code.table):
-        raise CorruptError(f"expected a code table of {end} bytes, got {len(code.table)}")
+    """The code lengths or weights of a code that was made here, shape (alphabet,)."""
+    if code.known is None:
+        raise ValueError("expected a code that was made here, got one out of a file")
+    return code.known
 
 
 # Bounded: a table takes up to 128 KB of memory and more, its description in a file a few bytes.
@@ -162,5 +152,6 @@ def _decoder(code: Code) -> huffman.Table | rans.Table:
         return huffman.decode_table(known) if code.kind == "huffman" else rans.decode_table(known)
     read = huffman.read_table if code.kind == "huffman" else rans.read_table
     table, end = read(code.table, code.alphabet)
-    _check_end(code, end)
+    if end != len(code.table):
+        raise CorruptError(f"expected a code table of {end} bytes, got {len(code.table)}")
     return table
