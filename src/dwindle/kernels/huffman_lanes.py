@@ -16,11 +16,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dwindle.kernels.codes import FIVE, FOUR, SHORT_LANES
-from dwindle.kernels.words import bits_of, leading_zeros, load64, store, word_at
+from dwindle.kernels.words import bits_of, leading_zeros, load64, store, trailing_zeros, word_at
 
 _TOP = np.uint64(1 << 63)
 _WORD_BITS = np.uint64(56)
-_BYTE, _SHIFT = np.uint64(0xFF), np.uint64(63)
+_ONES, _BYTE, _SHIFT = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFF), np.uint64(63)
 
 _ONE, _THREE, _FOUR, _EIGHT = np.uint64(1), np.uint64(3), np.uint64(4), np.uint64(8)
 
@@ -169,10 +169,10 @@ def short_lanes(
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _symbol(
-    word: np.uint64, place: np.uint64, lookup: NDArray[Any], mask: np.uint64, out: NDArray[Any]
+    word: np.uint64, place: np.uint64, lookup: NDArray[Any], width: np.uint64, out: NDArray[Any]
 ) -> Any:
     """Write the symbol at the end of `word`; the word without it."""
-    entry = np.uint64(lookup[word & mask])
+    entry = np.uint64(lookup[word & ~(_ONES << width)])  # an instruction less than with a mask
     out[place] = entry >> bits_of(out)
     return word >> (entry & _SHIFT)
 
@@ -199,7 +199,7 @@ def _long_lanes(
     Returns:
         How many of them are left.
     """
-    mask = np.uint64(len(lookup) - 1)
+    width = trailing_zeros(np.uint64(len(lookup)))
     p0, p1, p2, p3 = positions[0], positions[1], positions[2], positions[3]
     p4, p5, p6, p7 = positions[4], positions[5], positions[6], positions[7]
     while True:
@@ -212,14 +212,14 @@ def _long_lanes(
             for _ in range(lookups):
                 rows -= _ONE
                 place = _EIGHT * rows
-                w0 = _symbol(w0, place, lookup, mask, out)
-                w1 = _symbol(w1, place + np.uint64(1), lookup, mask, out)
-                w2 = _symbol(w2, place + np.uint64(2), lookup, mask, out)
-                w3 = _symbol(w3, place + np.uint64(3), lookup, mask, out)
-                w4 = _symbol(w4, place + np.uint64(4), lookup, mask, out)
-                w5 = _symbol(w5, place + np.uint64(5), lookup, mask, out)
-                w6 = _symbol(w6, place + np.uint64(6), lookup, mask, out)
-                w7 = _symbol(w7, place + np.uint64(7), lookup, mask, out)
+                w0 = _symbol(w0, place, lookup, width, out)
+                w1 = _symbol(w1, place + np.uint64(1), lookup, width, out)
+                w2 = _symbol(w2, place + np.uint64(2), lookup, width, out)
+                w3 = _symbol(w3, place + np.uint64(3), lookup, width, out)
+                w4 = _symbol(w4, place + np.uint64(4), lookup, width, out)
+                w5 = _symbol(w5, place + np.uint64(5), lookup, width, out)
+                w6 = _symbol(w6, place + np.uint64(6), lookup, width, out)
+                w7 = _symbol(w7, place + np.uint64(7), lookup, width, out)
             p0 += leading_zeros(w0)
             p1 += leading_zeros(w1)
             p2 += leading_zeros(w2)
