@@ -45,6 +45,22 @@ def test_a_tensor_that_does_not_shrink_is_stored(tmp_path):
     assert size(tmp_path / "a.dwz", {"x": Raw("uint8", (100_000,), data)}) < 100_040
 
 
+@pytest.mark.parametrize(
+    ("elements", "alone"), [(128, "small"), (129, "coded"), (4096, "coded"), (4097, "coded")]
+)
+def test_where_all_tensors_are_exact_few_are_small(tmp_path, elements, alone):
+    vector = raw(RANDOM.normal(size=elements).astype("<f4"))
+    shared = Shared("float32", (3,), np.zeros(1, "<f4"), np.zeros(3, np.uint8))
+    for records, form in (
+        ({"v": vector}, alone),
+        ({"v": vector, "s": shared}, "small" if elements <= 4096 else "coded"),
+    ):
+        size(tmp_path / "a.dwz", records)
+        with Archive(tmp_path / "a.dwz") as archive:
+            assert archive.header.entries["v"].form == form
+            assert same(archive.record("v"), vector)
+
+
 def test_differences_from_a_base(tmp_path):
     base = {"w": raw(NORMAL), "same": raw(NORMAL * 2), "b": raw(NORMAL[0])}
     tuned = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from dwindle import chains, dtypes
 from dwindle.errors import CheckpointError, TensorError
+from dwindle.file import Archive
 from dwindle.io.torch_file import to_raw, to_tensor
 from dwindle.prune import Mask, set_mask
 from dwindle.records import MAX_ENTRIES, Raw, Record, Shared, Tied, distinct, index_dtype, resolve
@@ -64,8 +65,24 @@ def check(model: nn.Module) -> None:
 
 def from_records(records: Mapping[str, Record]) -> dict[str, Tensor]:
     """A state dict; tied names share one tensor."""
-    made = {name: to_tensor(record) for name, record in records.items() if not isinstance(record, Tied)}
-    return {name: made[record.to if isinstance(record, Tied) else name] for name, record in records.items()}
+    return _state_dict(records.items(), to_tensor)
+
+
+def from_archive(archive: Archive) -> dict[str, Tensor]:
+    """The state dict of a file, decoded by all threads; tensors stay where they are decoded.
+
+    Raises:
+        FileError: if it is damaged.
+    """
+    return _state_dict(archive.walk(), partial(to_tensor, adopt=True))
+
+
+def _state_dict(
+    records: Iterable[tuple[str, Record]], make: Callable[[Raw | Shared], Tensor]
+) -> dict[str, Tensor]:
+    found = {name: record if isinstance(record, Tied) else make(record) for name, record in records}
+    made = {name: tensor for name, tensor in found.items() if not isinstance(tensor, Tied)}
+    return {name: made[kept.to if isinstance(kept, Tied) else name] for name, kept in found.items()}
 
 
 def load_records(model: nn.Module, records: Mapping[str, Record], source: str) -> None:

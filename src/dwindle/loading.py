@@ -24,7 +24,7 @@ def load(path: Path | str, *, max_bytes: int | str | None = "auto") -> dict[str,
         FileError: if it is no `.dwz` file, or damaged.
     """
     with Archive(path, max_bytes=max_bytes) as archive:
-        return bind.from_records({name: archive.record(name) for name in archive})
+        return bind.from_archive(archive)
 
 
 def load_into(model: Module, path: Path | str, *, max_bytes: int | str | None = "auto") -> Module:
@@ -43,5 +43,5 @@ def load_into(model: Module, path: Path | str, *, max_bytes: int | str | None = 
         FileError: if it is no `.dwz` file, or damaged.
     """
     with Archive(path, max_bytes=max_bytes) as archive:
-        bind.load_records(model, {name: archive.record(name) for name in archive}, str(path))
+        bind.load_records(model, dict(archive.walk()), str(path))
     return model

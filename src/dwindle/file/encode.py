@@ -37,6 +37,13 @@ AHEAD = 1 << 26
 ENDS = 64
 """Bytes at either end of a tensor by which equal ones are looked for before they are compared whole."""
 
+SMALL = 128
+"""Most elements of a small tensor in a file of exact tensors only.
+
+One by one elements take a few hundred times as long to decode as in blocks: where nothing else takes long, a
+few bytes more are worth it. EfficientNet-Lite0 grows by 0.07 %, and is read in a third of the time.
+"""
+
 Payloads = Sequence[bytes | memoryview]
 Item = tuple[str, int, str, bytes]
 """What the section of values takes: dtype, number of elements, class, bytes."""
@@ -59,6 +66,7 @@ class Encoder:
     base: Mapping[str, Record]
     pool: ThreadPoolExecutor
     codes: tuple[Code, ...] = ()
+    _most: int = layout.SMALL
     _plans: dict[str, Plan] = field(default_factory=dict)
     _adaptive: dict[str, Payloads] = field(default_factory=dict)
     _seen: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
@@ -68,6 +76,7 @@ class Encoder:
         if self.coding.dictionary == "network" and self.coding.coder == "auto":
             self.coding = replace(self.coding, coder="huffman")
         shared = {name: record for name, record in self.records.items() if isinstance(record, Shared)}
+        self._most = layout.SMALL if shared else SMALL
         counts = dict(zip(shared, self.pool.map(count, shared.values()), strict=True))
         chosen = self.pool.map(lambda name: choose(self.coding, counts[name]), shared)
         found = dict(zip(shared, chosen, strict=True))
@@ -156,7 +165,7 @@ class Encoder:
         return name, layout.ExactEntry(record.dtype, record.shape, "stored"), _cut(record), None
 
     def _small(self, name: str, record: Raw) -> bool:
-        return elements(record) <= layout.SMALL and self._base(name, record) is None
+        return elements(record) <= self._most and self._base(name, record) is None
 
     def _base(self, name: str, record: Raw) -> Raw | None:
         """The same tensor in the base, where it has one of the same dtype and shape."""

@@ -17,7 +17,7 @@ from dwindle import dtypes
 from dwindle.atomic import writing
 from dwindle.errors import CheckpointError, UnsafeCheckpointError
 from dwindle.io.contents import Checkpoint
-from dwindle.records import Raw, Record, Shared, Tied, to_storage
+from dwindle.records import Raw, Record, Shared, Tied, elements, to_storage
 
 MAX_EXPANSION = 16
 """How many times the file's own size its tensors may take, beyond `FREE_BYTES`: views may repeat bytes."""
@@ -177,14 +177,23 @@ def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def to_tensor(record: Raw | Shared) -> torch.Tensor:
-    """The tensor of a record."""
-    # Memory of its own, which torch may write to: a record's bytes may be a read-only mapping.
-    tensor = torch.empty(record.shape, dtype=getattr(torch, record.dtype))
-    if tensor.numel():
-        bits = np.ascontiguousarray(to_storage(record)).reshape(-1).view(np.uint8)
-        tensor.reshape(-1).view(torch.uint8).numpy()[:] = bits
-    return tensor
+def to_tensor(record: Raw | Shared, *, adopt: bool = False) -> torch.Tensor:
+    """The tensor of a record, in memory that torch may write to.
+
+    Args:
+        record: its bytes may be a read-only mapping.
+        adopt: take the record's memory where it can be written. Nobody else may use it then.
+    """
+    dtype = getattr(torch, record.dtype)
+    if not elements(record):
+        return torch.empty(record.shape, dtype=dtype)
+    if isinstance(record, Shared):
+        bits = to_storage(record).reshape(-1).view(np.uint8)
+    elif adopt and not memoryview(record.data).readonly:
+        bits = np.frombuffer(record.data, np.uint8)
+    else:
+        bits = np.frombuffer(record.data, np.uint8).copy()
+    return torch.frombuffer(bits, dtype=dtype).reshape(record.shape)
 
 
 def _choose(path: Path, content: Mapping[Any, Any], key: str) -> tuple[Mapping[Any, Any], list[str]]:

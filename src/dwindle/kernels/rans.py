@@ -156,7 +156,7 @@ def _rows(
     rows: np.uint64,
 ) -> Any:
     """Read rows of eight symbols, the last first, as far as whole words surely go; how many are left."""
-    # Unpacked as a tuple, the states would stay in memory for the whole loop, which then takes a third longer.
+    # Unpacked as a tuple, the states would stay in memory all through the loop, a third slower.
     a, b, c, d = states[0], states[1], states[2], states[3]
     e, f, g, h = states[4], states[5], states[6], states[7]
     p, q = positions[0], positions[1]
