@@ -37,11 +37,15 @@ AHEAD = 1 << 26
 ENDS = 64
 """Bytes at either end of a tensor by which equal ones are looked for before they are compared whole."""
 
-SMALL = 128
-"""Most elements of a small tensor in a file of exact tensors only.
+FEW = 128
+"""Tensors of so many elements are always small: a block of its own would take longer than the elements do."""
 
-One by one elements take a few hundred times as long to decode as in blocks: where nothing else takes long, a
-few bytes more are worth it. EfficientNet-Lite0 grows by 0.07 %, and is read in a third of the time.
+QUICK = 1 << 12
+"""Elements of small tensors, those of `FEW` not counted, in a file of exact tensors only.
+
+In the section of values an element takes up to a microsecond, a few hundred times as long as in a block. So
+where nothing else takes long either, the longest of many small tensors go to blocks, for 2 to 10 % more of
+their bytes.
 """
 
 Payloads = Sequence[bytes | memoryview]
@@ -66,7 +70,7 @@ class Encoder:
     base: Mapping[str, Record]
     pool: ThreadPoolExecutor
     codes: tuple[Code, ...] = ()
-    _most: int = layout.SMALL
+    _most: int = field(init=False)
     _plans: dict[str, Plan] = field(default_factory=dict)
     _adaptive: dict[str, Payloads] = field(default_factory=dict)
     _seen: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
@@ -75,8 +79,16 @@ class Encoder:
         """Choose a plan for every shared tensor."""
         if self.coding.dictionary == "network" and self.coding.coder == "auto":
             self.coding = replace(self.coding, coder="huffman")
-        shared = {name: record for name, record in self.records.items() if isinstance(record, Shared)}
-        self._most = layout.SMALL if shared else SMALL
+        shared, lengths = {}, []
+        for (
+            name,
+            record,
+        ) in self.records.items():  # once: a mapping may make its records as they are asked for
+            if isinstance(record, Shared):
+                shared[name] = record
+            elif isinstance(record, Raw):
+                lengths.append(elements(record))
+        self._most = layout.SMALL if shared else _most_quick(lengths)
         counts = dict(zip(shared, self.pool.map(count, shared.values()), strict=True))
         chosen = self.pool.map(lambda name: choose(self.coding, counts[name]), shared)
         found = dict(zip(shared, chosen, strict=True))
@@ -244,6 +256,16 @@ class Encoder:
             return context.encode(part, start, shape, values.ranks, values.zero, way)
 
         return [self.pool.submit(encode, start) for start in range(0, elements(record), BLOCK)]
+
+
+def _most_quick(lengths: Sequence[int]) -> int:
+    """Most elements of a small tensor, so that all of those of a file are decoded quickly."""
+    left = QUICK
+    for length in sorted(length for length in lengths if FEW < length <= layout.SMALL):
+        left -= length
+        if left < 0:
+            return length - 1
+    return layout.SMALL
 
 
 def _follows_trellis(record: Shared) -> bool:
