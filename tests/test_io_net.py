@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dwindle.checkpoints import compress_checkpoint
 from dwindle.errors import CheckpointError
-from dwindle.file import Archive, write
+from dwindle.file import Archive
 from dwindle.io import prototxt, read_checkpoint, write_checkpoint
 from dwindle.records import Raw, Shared, same
 
@@ -75,10 +76,18 @@ def test_round_trip_byte_for_byte(tmp_path, layers):
     write_checkpoint(tmp_path / "a.net", tensors())
     checkpoint = read_checkpoint(tmp_path / "a.net", layers=layers)
     assert all(same(checkpoint.records[name], record) for name, record in tensors().items())
-    write(tmp_path / "a.dwz", checkpoint.records)
+    compress_checkpoint(tmp_path / "a.net", tmp_path / "a.dwz", layers=layers)
     with Archive(tmp_path / "a.dwz") as archive:
         write_checkpoint(tmp_path / "b.net", archive.records)
     assert (tmp_path / "b.net").read_bytes() == (tmp_path / "a.net").read_bytes()
+
+
+def test_a_quality_that_is_asked_for_rounds_biases(tmp_path, layers):
+    write_checkpoint(tmp_path / "a.net", tensors())
+    compress_checkpoint(tmp_path / "a.net", tmp_path / "a.dwz", layers=layers, quality=20)
+    with Archive(tmp_path / "a.dwz") as archive:
+        kept = {name: same(archive.record(name), record) for name, record in tensors().items()}
+    assert kept == {name: name.endswith("weight") for name in kept}
 
 
 def test_the_layout_by_hand(tmp_path):
@@ -168,8 +177,8 @@ def test_layers_go_with_net_files_only(tmp_path, layers):
 def test_the_authors_squeezenet(tmp_path):
     folder = Path(os.environ["DWINDLE_DATA"]) / "songhan"
     original = folder / "compressed_SqueezeNet.net"
-    checkpoint = read_checkpoint(original, layers=folder / "SqueezeNet_deploy.prototxt")
-    assert write(tmp_path / "a.dwz", checkpoint.records).size <= 530_000
+    made = compress_checkpoint(original, tmp_path / "a.dwz", layers=folder / "SqueezeNet_deploy.prototxt")
+    assert made.size <= 530_000
     with Archive(tmp_path / "a.dwz") as archive:
         write_checkpoint(tmp_path / "b.net", archive.records)
     assert (tmp_path / "b.net").read_bytes() == original.read_bytes()

@@ -56,10 +56,11 @@ def compress_checkpoint(
 ) -> Result:
     """Prune, share and code a checkpoint without its model's code.
 
-    All tensors are written. Those pruned and shared are float tensors of two or more dimensions: with one
-    setting for all, those of at least `min_elements` elements, else those a key fits. Tensors with NaN,
-    infinite or huge (over 1e150) values are kept exactly, and noted. One that is pruned and not shared keeps
-    its survivors to the bit.
+    All tensors are written. A checkpoint whose weights all share the values of codebooks, as those of a .net
+    file do, is kept to the bit if there is no setting. Those pruned and shared are float tensors of two or more
+    dimensions: with one setting for all, those of at least `min_elements` elements, else those a key fits.
+    Tensors with NaN, infinite or huge (over 1e150) values are kept exactly, and noted. One that is pruned and
+    not shared keeps its survivors to the bit.
 
     Args:
         source: what `io.read_checkpoint` reads.
@@ -104,11 +105,13 @@ def compress_checkpoint(
     _check_plain(source, checkpoint.records)
     before = None if base is None else read_checkpoint(base).records
     _check(quality, target_size, bits, lossless=lossless, entropy_constrained=entropy_constrained)
+    asked = any(setting is not None for setting in (sparsity, quality, target_size, bits))
+    exact = lossless or not (asked or entropy_constrained or not _all_shared(checkpoint.records))
 
     def save(where: Path, quality: float) -> tuple[int, tuple[str, ...]]:
         made: Mapping[str, Record] = checkpoint.records
         notes: tuple[str, ...] = ()
-        if not lossless:
+        if not exact:
             how = _How(
                 sparsity,
                 quality,
@@ -253,6 +256,14 @@ def _rounded(record: Record, codebook: str | None) -> Record:
         dtypes.from_float(dtypes.to_float(record.codebook, record.dtype), codebook), codebook
     )
     return replace(record, codebook=dtypes.from_float(values.astype(np.float64), record.dtype).copy())
+
+
+def _all_shared(records: Mapping[str, Record]) -> bool:
+    """Whether all weights, of which there are some, share the values of codebooks."""
+    weights = [
+        record for record in records.values() if not isinstance(record, Tied) and len(record.shape) > 1
+    ]
+    return bool(weights) and all(isinstance(record, Shared) for record in weights)
 
 
 def _check_plain(source: Path, records: Mapping[str, Record]) -> None:

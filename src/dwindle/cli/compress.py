@@ -102,7 +102,7 @@ def compress(
 
     Without options: float tensors of two or more dimensions are rounded to levels, the finer the smaller the
     tensor, biases and norms to a few significant bits, and everything else is exact, to the bit. --lossless
-    keeps all of it so.
+    keeps all of it so; a .net file, whose weights have codebooks already, is kept so without options.
 
     Example: dwindle compress model.safetensors -o model.dwz --prune 0.8 --bits conv=8,linear=5
     """
