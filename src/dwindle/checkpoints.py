@@ -58,7 +58,8 @@ def compress_checkpoint(
 
     All tensors are written. A checkpoint whose weights all share the values of codebooks, as those of a .net
     file do, is kept to the bit if there is no setting. Those pruned and shared are float tensors of two or
-    more dimensions: with one setting for all, those of at least `min_elements` elements, else those a key fits.
+    more dimensions: with one setting for all, those of at least `min_elements` elements, else those a key
+    fits.
     Tensors with NaN, infinite or huge (over 1e150) values are kept exactly, and noted. One that is pruned and
     not shared keeps its survivors to the bit.
 
