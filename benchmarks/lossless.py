@@ -46,7 +46,7 @@ for size in sizes:
 machine = zipnn.ZipNN(bytearray_dtype=dtype, threads=1, input_format="byte")
 into = out = 1e9
 for _ in range(rounds):
-    copies = [bytearray(part) for part in parts]
+    copies, back = [bytearray(part) for part in parts], []
     start = time.process_time(); coded = [machine.compress(copy) for copy in copies]
     into = min(into, time.process_time() - start)
     start = time.process_time(); back = [machine.decompress(c) for c in coded]
@@ -63,6 +63,7 @@ def ours(parts: list[bytes], dtype: str) -> dict[str, float]:
         start = time.process_time()
         coded = [[exact.encode(block, dtype) for block in blocks(part, dtype)] for part in parts]
         into = min(into, time.process_time() - start)
+        back: list[np.ndarray] = []  # lets go of what the round before decoded
         start = time.process_time()
         back = [decoded(codes, dtype, len(part)) for codes, part in zip(coded, parts, strict=True)]
         out = min(out, time.process_time() - start)

@@ -22,7 +22,7 @@ FEW, REPEATS = 256, 8
 """How many values a tensor has at most, and how often each occurs, where it is taken for shared."""
 
 _CHUNK = 1 << 18
-"""Indices looked up at once: NumPy widens them to 8 bytes first."""
+"""Indices looked up at once: NumPy widens them to 8 bytes first. Bytes compared at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +117,22 @@ def same(left: Record, right: Record) -> bool:
     if (left.dtype, left.shape) != (right.dtype, right.shape):
         return False
     if isinstance(left, Raw) and isinstance(right, Raw):
-        return left.data == right.data
+        return same_bytes(left.data, right.data)
     if isinstance(left, Shared) and isinstance(right, Shared):
         return left.codebook.tobytes() == right.codebook.tobytes() and np.array_equal(
             left.indices, right.indices
         )
     return False
+
+
+def same_bytes(left: bytes | memoryview, right: bytes | memoryview) -> bool:
+    """Whether two runs of bytes are equal."""
+    # Python compares views byte by byte, six times slower.
+    one, other = np.frombuffer(left, np.uint8), np.frombuffer(right, np.uint8)
+    starts = range(0, len(one), _CHUNK)
+    return len(one) == len(other) and all(
+        np.array_equal(one[start : start + _CHUNK], other[start : start + _CHUNK]) for start in starts
+    )
 
 
 def to_storage(record: Raw | Shared) -> NDArray[Any]:

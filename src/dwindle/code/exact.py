@@ -37,6 +37,7 @@ from dwindle.code.parts import Part
 from dwindle.errors import CorruptError
 from dwindle.kernels import pieces_decode, pieces_encode
 from dwindle.kernels.words import BROKEN
+from dwindle.records import same_bytes
 
 STORED, CONSTANT, PLANES, STEPS, CHANGE, SPARSE, DEFLATED = range(7)
 
@@ -165,7 +166,7 @@ def _words(data: memoryview | bytes, dtype: str) -> Words:
 def _constant(data: memoryview | bytes, dtype: str) -> bool:
     size = dtypes.itemsize(dtype)
     view = memoryview(data)
-    return view[:size] == view[-size:] and view[size:] == view[:-size]
+    return view[:size] == view[-size:] and same_bytes(view[size:], view[:-size])
 
 
 def _ordered(words: Words, dtype: str) -> Words:

@@ -29,7 +29,7 @@ from dwindle.code.plan import (
 from dwindle.code.streams import Code
 from dwindle.errors import shown
 from dwindle.file import layout
-from dwindle.records import BLOCK, Raw, Record, Shared, Tied, elements, resolve
+from dwindle.records import BLOCK, Raw, Record, Shared, Tied, elements, resolve, same_bytes
 
 AHEAD = 1 << 26
 """Bytes of tensors whose blocks are coded before those of the tensor in front are all done."""
@@ -195,7 +195,7 @@ class Encoder:
         candidates = self._seen.setdefault((record.dtype, record.shape, *ends), [])
         for other in candidates:
             owner = self.records[other]
-            if isinstance(owner, Raw) and owner.data == record.data:
+            if isinstance(owner, Raw) and same_bytes(owner.data, record.data):
                 return Tied(other)
         candidates.append(name)
         return None
