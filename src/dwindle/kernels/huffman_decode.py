@@ -99,7 +99,7 @@ def decode(
                 out[place], lanes[0, i] = single(data, lanes[0, i], lookup)
     else:
         if split:
-            short_lanes(data, lanes[0], runs, out, lanes[2], lanes[3])
+            short_lanes(data, lanes[0], runs, out, lanes[2], lanes[3], stop)
         else:
             in_parts(data, lookup, runs, out, lanes)
         for i in range(number):

@@ -16,11 +16,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from dwindle.kernels.codes import FIVE, FOUR, SHORT_LANES
-from dwindle.kernels.words import bits_of, leading_zeros, load64, store, trailing_zeros, word_at
+from dwindle.kernels.words import bits_of, leading_zeros, load64, prefetch, store, trailing_zeros, word_at
 
 _TOP = np.uint64(1 << 63)
 _WORD_BITS = np.uint64(56)
 _ONES, _BYTE, _SHIFT = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFF), np.uint64(63)
+
+_FIVE_MASK, _FOUR_MASK = np.uint64((1 << FIVE) - 1), np.uint64((1 << 12) - 1)  # of usual tables of runs
+_LINE, _LINES = np.uint64(64), np.uint64(4)  # bytes of a line of a cache, and lines to fetch in a round
 
 _ONE, _THREE, _FOUR, _EIGHT = np.uint64(1), np.uint64(3), np.uint64(4), np.uint64(8)
 
@@ -99,23 +102,31 @@ def _short_lanes(
     data: NDArray[np.uint8],
     positions: NDArray[np.uint64],
     runs: NDArray[np.uint64],
+    mask: np.uint64,
     lookups: np.uint64,
     out: NDArray[Any],
     lows: NDArray[np.uint64],
     highs: NDArray[np.uint64],
+    ahead: np.uint64,
+    lines: np.uint64,
 ) -> None:
     """Read six lanes of neighbouring symbols, run by run, as far as whole words and stores surely go.
+
+    This leaves memory all but idle, so what is wanted next is fetched meanwhile.
 
     Args:
         data: the bytes.
         positions: first bit of each lane; moved on.
         runs: the table that `huffman_tables.fill_runs` made.
+        mask: its length minus one.
         lookups: how many of its runs surely are in a word.
         out: the symbols of all lanes, uint8 or uint16.
         lows: where in `out` each lane begins. Nothing is written outside.
         highs: where in `out` it ends; moved down.
+        ahead: place in `data` of what is wanted next.
+        lines: of a cache, to fetch in each round.
     """
-    mask, span = np.uint64(len(runs) - 1), np.uint64(64) // bits_of(out)
+    span = np.uint64(64) // bits_of(out)
     step = lookups * (span - span // _FOUR)  # most symbols of a round
     p0, p1, p2 = positions[0], positions[1], positions[2]
     p3, p4, p5 = positions[3], positions[4], positions[5]
@@ -138,6 +149,9 @@ def _short_lanes(
                 w3, o3 = _run(w3, o3, runs, mask, out)
                 w4, o4 = _run(w4, o4, runs, mask, out)
                 w5, o5 = _run(w5, o5, runs, mask, out)
+            for line in range(lines):
+                prefetch(data, ahead + _LINE * line)
+            ahead = min(ahead + _LINE * lines, np.uint64(len(data)))
             p0 += leading_zeros(w0)
             p1 += leading_zeros(w1)
             p2 += leading_zeros(w2)
@@ -158,13 +172,22 @@ def short_lanes(
     out: NDArray[Any],
     lows: NDArray[np.uint64],
     highs: NDArray[np.uint64],
+    ahead: np.uint64,
 ) -> None:
-    """Read six lanes of neighbouring symbols as far as whole words and stores surely go (`_short_lanes`)."""
-    # The compiler unrolls a number of look-ups that it knows.
+    """Read six lanes of neighbouring symbols as far as whole words and stores surely go (`_short_lanes`).
+
+    `ahead` is the place in `data` of what is wanted next, after the stream.
+    """
+    # The compiler makes quicker code of numbers it knows. Planes of bytes have codes of up to FIVE bits.
     if len(runs) == 1 << FIVE:
-        _short_lanes(data, positions, runs, np.uint64(5), out, lows, highs)
+        five = np.uint64(5)
+        _short_lanes(data, positions, runs, _FIVE_MASK, five, out, lows, highs, ahead, _LINES)
     elif len(runs):
-        _short_lanes(data, positions, runs, np.uint64(4), out, lows, highs)
+        four, none, mask = np.uint64(4), np.uint64(0), np.uint64(len(runs) - 1)
+        if mask == _FOUR_MASK:
+            _short_lanes(data, positions, runs, _FOUR_MASK, four, out, lows, highs, ahead, none)
+        else:
+            _short_lanes(data, positions, runs, mask, four, out, lows, highs, ahead, none)
 
 
 @njit(cache=True, nogil=True, forceinline=True)

@@ -57,7 +57,7 @@ def in_parts(
         lanes[0, i], lanes[2, i], lanes[3, i] = position + i * apart, i * rows, (i + _ONE) * rows
     begin, room = position, np.empty(parts * rows, out.dtype)
     if len(runs):
-        short_lanes(data, lanes[0], runs, room, lanes[2], lanes[3])
+        short_lanes(data, lanes[0], runs, room, lanes[2], lanes[3], stop)
     else:
         unread = long_lanes(data, lanes[0], lookup, room, rows)
     for i in range(parts):

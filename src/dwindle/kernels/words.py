@@ -53,6 +53,21 @@ def store(typing: Any, out: Any, at: Any, value: Any, like: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, data: Any, at: Any) -> Any:
+    """Have the bytes at element `at` (uint64) of an array brought to the cache, if there are such."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], ir.IntType(8))
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+        builder.call(fetch, [pointer, number(0), number(2), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(data, types.uint64), codegen
+
+
+@intrinsic
 def bits_of(typing: Any, array: Any) -> Any:
     """Bits of an element of an array, as a number that is known when a kernel is compiled."""
 
