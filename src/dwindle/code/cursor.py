@@ -49,7 +49,10 @@ class Cursor:
 
     def byte(self) -> int:
         """The next byte."""
-        return self.take(1)[0]
+        if self.offset >= len(self.data):
+            raise CorruptError("expected 1 more bytes, got 0")
+        self.offset += 1
+        return self.data[self.offset - 1]
 
     def varint(self, most: int = MAX_VARINT, what: str = "a number") -> int:
         """The next varint; refused if it is over `most` or longer than it needs to be."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A named run of bytes: `indices`, `gaps`, `pointers`, `places`, `counts`, `exponents`, `mantissas`, ...
 
     Attributes:

@@ -272,7 +272,7 @@ class Archive(Mapping[str, NDArray[Any]]):
             else:
                 base = self._base(name, entry) if entry.form == "based" else None
                 book, (out, tasks) = None, exact_tasks(entry, which, block, base)
-        handed = len(tasks) > 1 or (ahead and not _quick(entry))
+        handed = self.threads > 1 and (len(tasks) > 1 or (ahead and not _quick(entry)))
         submit = self._workers().submit if handed else None
         return Decoding(entry, book, out, submitted(tasks, submit))
 
@@ -378,7 +378,7 @@ class _naming:
     """Put the file, and the tensor, in front of a `FileError`'s text."""
 
     def __init__(self, path: Path, name: str | None = None) -> None:
-        self.prefix = f"{path}: " if name is None else f"{path}: {shown(name)}: "
+        self.path, self.name = path, name
 
     def __enter__(self) -> None: ...
 
@@ -386,4 +386,5 @@ class _naming:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, FileError):
-            raise type(error)(f"{self.prefix}{error}") from error
+            tensor = "" if self.name is None else f"{shown(self.name)}: "
+            raise type(error)(f"{self.path}: {tensor}{error}") from error
