@@ -128,6 +128,7 @@ def _short_lanes(
     """
     span = np.uint64(64) // bits_of(out)
     step = lookups * (span - span // _FOUR)  # most symbols of a round
+    end = max(np.uint64(len(data)), _LINE * lines) - _LINE * lines  # pages that are not there cost most
     p0, p1, p2 = positions[0], positions[1], positions[2]
     p3, p4, p5 = positions[3], positions[4], positions[5]
     o0, o1, o2 = highs[0] - span, highs[1] - span, highs[2] - span
@@ -149,9 +150,10 @@ def _short_lanes(
                 w3, o3 = _run(w3, o3, runs, mask, out)
                 w4, o4 = _run(w4, o4, runs, mask, out)
                 w5, o5 = _run(w5, o5, runs, mask, out)
-            for line in range(lines):
-                prefetch(data, ahead + _LINE * line)
-            ahead = min(ahead + _LINE * lines, np.uint64(len(data)))
+            ahead = min(ahead, end)
+            for _ in range(lines):
+                prefetch(data, ahead)
+                ahead += _LINE
             p0 += leading_zeros(w0)
             p1 += leading_zeros(w1)
             p2 += leading_zeros(w2)
@@ -179,15 +181,15 @@ def short_lanes(
     `ahead` is the place in `data` of what is wanted next, after the stream.
     """
     # The compiler makes quicker code of numbers it knows. Planes of bytes have codes of up to FIVE bits.
-    if len(runs) == 1 << FIVE:
-        five = np.uint64(5)
+    four, five, none, mask = np.uint64(4), np.uint64(5), np.uint64(0), np.uint64(len(runs) - 1)
+    if len(runs) == 1 << FIVE and ahead < np.uint64(len(data)):
         _short_lanes(data, positions, runs, _FIVE_MASK, five, out, lows, highs, ahead, _LINES)
+    elif len(runs) == 1 << FIVE:
+        _short_lanes(data, positions, runs, _FIVE_MASK, five, out, lows, highs, ahead, none)
+    elif mask == _FOUR_MASK:
+        _short_lanes(data, positions, runs, _FOUR_MASK, four, out, lows, highs, ahead, none)
     elif len(runs):
-        four, none, mask = np.uint64(4), np.uint64(0), np.uint64(len(runs) - 1)
-        if mask == _FOUR_MASK:
-            _short_lanes(data, positions, runs, _FOUR_MASK, four, out, lows, highs, ahead, none)
-        else:
-            _short_lanes(data, positions, runs, mask, four, out, lows, highs, ahead, none)
+        _short_lanes(data, positions, runs, mask, four, out, lows, highs, ahead, none)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
