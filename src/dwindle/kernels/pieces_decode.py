@@ -55,7 +55,7 @@ def room(width: int) -> Room:
 
 
 @njit(cache=True, nogil=True)
-def _read_code(data: Bytes, at: np.uint64, stop: np.uint64, number: int, r: Room) -> Any:
+def _read_code(data: Bytes, at: np.uint64, stop: np.uint64, number: np.int64, r: Room) -> Any:
     """Make the tables of a code; the place after it, or BROKEN."""
     size, at = varint_at(data, at, stop)
     if size > stop - at:
@@ -78,7 +78,7 @@ def _read_code(data: Bytes, at: np.uint64, stop: np.uint64, number: int, r: Room
 
 
 @njit(cache=True, nogil=True)
-def _get_plane(data: Bytes, at: np.uint64, stop: np.uint64, number: int, n: int, r: Room) -> Any:
+def _get_plane(data: Bytes, at: np.uint64, stop: np.uint64, number: np.int64, n: int, r: Room) -> Any:
     """A plane of a piece, and the place after it, or BROKEN."""
     plane = r.planes[number, :n]
     if at >= stop:
@@ -134,24 +134,24 @@ def decode(
     for first in range(0, len(words), PIECE):
         piece = words[first : first + PIECE]
         n, before = len(piece), at
-        a, at = _get_plane(data, at, stop, 0, n, r)
+        a, at = _get_plane(data, at, stop, np.int64(0), n, r)
         b = c = d = e = f = g = h = a
         sizes[0] += at - before
         before = at
         if width > 1 and at != BROKEN:
-            b, at = _get_plane(data, at, stop, 1, n, r)
+            b, at = _get_plane(data, at, stop, np.int64(1), n, r)
         if width > 2 and at != BROKEN:
-            c, at = _get_plane(data, at, stop, 2, n, r)
+            c, at = _get_plane(data, at, stop, np.int64(2), n, r)
         if width > 3 and at != BROKEN:
-            d, at = _get_plane(data, at, stop, 3, n, r)
+            d, at = _get_plane(data, at, stop, np.int64(3), n, r)
         if width > 4 and at != BROKEN:
-            e, at = _get_plane(data, at, stop, 4, n, r)
+            e, at = _get_plane(data, at, stop, np.int64(4), n, r)
         if width > 5 and at != BROKEN:
-            f, at = _get_plane(data, at, stop, 5, n, r)
+            f, at = _get_plane(data, at, stop, np.int64(5), n, r)
         if width > 6 and at != BROKEN:
-            g, at = _get_plane(data, at, stop, 6, n, r)
+            g, at = _get_plane(data, at, stop, np.int64(6), n, r)
         if width > 7 and at != BROKEN:
-            h, at = _get_plane(data, at, stop, 7, n, r)
+            h, at = _get_plane(data, at, stop, np.int64(7), n, r)
         if at == BROKEN:
             return BROKEN
         sizes[1] += at - before
