@@ -136,3 +136,15 @@ def test_distinct_has_room_for_65535_survivors():
     assert len(records.distinct(Raw("float32", values.shape, values.tobytes())).codebook) == 1 << 16
     more = values + 1
     assert records.distinct(Raw("float32", more.shape, more.tobytes())) is None
+
+
+def test_bytes_are_compared_to_the_last_one_and_in_length():
+    data = np.random.default_rng(0).bytes((1 << 18) + 3)
+    for at in (0, (1 << 18) - 1, 1 << 18, (1 << 18) + 2):
+        other = bytearray(data)
+        other[at] ^= 1
+        assert not records.same_bytes(data, memoryview(bytes(other)))
+    assert records.same_bytes(memoryview(data), data)
+    assert records.same_bytes(b"", memoryview(b""))
+    assert not records.same_bytes(data, data[:-1])
+    assert not records.same_bytes(data[: 1 << 18], data)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import typer
 
 from dwindle.cli import compress, evaluate, files, train
+from dwindle.cli.output import say
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     compress.compress,
@@ -24,4 +26,17 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 def register(app: typer.Typer) -> None:
     """Add every command to the application."""
     for command in COMMANDS:
-        app.command()(command)
+        app.command()(_patient(command))
+
+
+def _patient(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which says why it keeps waiting when it is the first to need a kernel."""
+
+    @functools.wraps(command)
+    def run(*words: object, **options: object) -> None:
+        from dwindle.kernels import compiling
+
+        compiling.tell(lambda: say("compiling for this machine, once: up to a minute"))
+        command(*words, **options)
+
+    return run

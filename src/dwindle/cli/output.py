@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -14,6 +15,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all processors without it.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+
+PAUSE = 5.0
+"""Seconds between lines of progress where there is no terminal."""
 
 
 def print_json(value: object) -> None:
@@ -51,7 +55,7 @@ def say(text: str, *, quiet: bool = False) -> None:
 
 @contextmanager
 def progress(total: int | None, what: str, *, quiet: bool) -> Iterator[Callable[[str], Any]]:
-    """A function to call after each step: a bar on a terminal, plain lines elsewhere.
+    """A function to call after each step: a bar on a terminal, elsewhere a line now and then.
 
     Args:
         total: how many steps there will be, None if that is not known.
@@ -59,9 +63,17 @@ def progress(total: int | None, what: str, *, quiet: bool) -> Iterator[Callable[
         quiet: show nothing.
     """
     if quiet or not sys.stderr.isatty():
-        counter = itertools.count(1)
+        counter, said = itertools.count(1), time.monotonic()
         end = "" if total is None else f"/{total}"
-        yield lambda name: say(f"{what} {next(counter)}{end}: {name}", quiet=quiet)
+
+        def step(name: str) -> None:
+            nonlocal said
+            number = next(counter)
+            if time.monotonic() - said >= PAUSE:
+                said = time.monotonic()
+                say(f"{what} {number}{end}: {name}", quiet=quiet)
+
+        yield step
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
