@@ -207,6 +207,8 @@ def _turn(dtype: str) -> int:
 
 def _planes(words: Words, mode: int, turn: int) -> memoryview:
     """A block of planes."""
+    words = words.view()
+    words.flags.writeable = False  # else the kernel would be compiled for either
     out = np.empty(1 + pieces_encode.capacity(words.itemsize, len(words)), np.uint8)
     out[0] = mode
     room = _kept.work(words.itemsize)
