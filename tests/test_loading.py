@@ -6,6 +6,8 @@ from torch import nn
 
 import dwindle
 from dwindle.errors import ChecksumError
+from dwindle.file import Archive
+from dwindle.records import Tied, followed, same
 
 
 def net():
@@ -44,3 +46,20 @@ def test_damage_names_file_and_tensor(tmp_path, read):
     path.write_bytes(data)
     with pytest.raises(ChecksumError, match=r"x\.dwz: 1\.weight: expected"):
         read(path)
+
+
+def test_records_come_in_the_order_they_are_asked_for(tmp_path):
+    model = net()
+    model[1].weight = nn.Parameter(torch.randn(60, 50))
+    model.add_module("2", model[1])
+    dwindle.compress(model, tmp_path / "x.dwz", lossless=True)
+    with Archive(tmp_path / "x.dwz") as archive:
+        names = list(archive)[::-1]
+        walked = list(archive.records.walk([*names, names[0]]))
+        assert [name for name, _ in walked] == [*names, names[0]]
+        assert all(same(record, archive.record(name)) for name, record in walked)
+        assert any(isinstance(record, Tied) for _, record in walked)
+        for name, record in followed(archive.records, names):
+            assert same(record, archive.resolved(name))
+        with pytest.raises(KeyError):
+            list(archive.walk(["none"]))

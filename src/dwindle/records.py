@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +155,18 @@ def resolve(records: Mapping[str, Record], name: str) -> Raw | Shared:
         if isinstance(record, Tied):
             raise ValueError(f"{name} is tied to {record.to}, itself a tie")
     return record
+
+
+def each(records: Mapping[str, Record], names: Iterable[str]) -> Iterator[tuple[str, Record]]:
+    """The records of `names` in their order, read ahead where the mapping has a `walk` of its own."""
+    walk = getattr(records, "walk", None)
+    return ((name, records[name]) for name in names) if walk is None else walk(names)
+
+
+def followed(records: Mapping[str, Record], names: Iterable[str]) -> Iterator[tuple[str, Raw | Shared]]:
+    """Likewise, ties followed to their owners."""
+    for name, record in each(records, names):
+        yield name, resolve(records, name) if isinstance(record, Tied) else record
 
 
 def outline(records: Mapping[str, Record], name: str) -> tuple[str, tuple[int, ...]]:

@@ -7,7 +7,7 @@ import math
 import mmap
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -161,15 +161,19 @@ class Archive(Mapping[str, NDArray[Any]]):
         assert not isinstance(record, Tied)  # noqa: S101 (the header was refused if a tie led to a tie)
         return record
 
-    def walk(self) -> Iterator[tuple[str, Record]]:
-        """All records in order, those that follow decoded meanwhile by all threads, `AHEAD` bytes of them.
+    def walk(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Record]]:
+        """Records in order, those that follow decoded meanwhile by all threads, `AHEAD` bytes of them.
+
+        Args:
+            names: which, in which order; without it all, in that of the file.
 
         Raises:
+            KeyError: if there is no tensor of one of the names.
             FileError: at the first defect.
         """
         waiting: deque[tuple[str, Decoding | None]] = deque()
         ahead = 0
-        for name in self:
+        for name in self if names is None else names:
             decoding = self._begin(name, ahead=True)
             waiting.append((name, decoding))
             ahead += 0 if decoding is None else decoding.out.nbytes
@@ -367,6 +371,10 @@ class ArchiveRecords(Mapping[str, Record]):
     def __len__(self) -> int:
         """Number of names."""
         return len(self._archive)
+
+    def walk(self, names: Iterable[str]) -> Iterator[tuple[str, Record]]:
+        """Records in the order of `names`, decoded ahead of it."""
+        return self._archive.walk(names)
 
     def outline(self, name: str) -> tuple[str, tuple[int, ...]]:
         """Dtype and shape of a tensor, without decoding it."""

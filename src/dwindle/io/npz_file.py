@@ -15,7 +15,7 @@ from dwindle import dtypes
 from dwindle.atomic import writing
 from dwindle.errors import CheckpointError, UnsafeCheckpointError
 from dwindle.io.contents import Checkpoint
-from dwindle.records import Raw, Record, Tied, resolve, to_storage
+from dwindle.records import Raw, Record, Tied, followed, to_storage
 
 MAX_EXPANSION = 100
 """How many times its own size an archive may unpack to, beyond `FREE_BYTES`."""
@@ -68,7 +68,7 @@ def write(path: Path, records: Mapping[str, Record], *, force: bool) -> None:
         CheckpointError: if a tensor's dtype is none of NumPy's, or its name has no form in a zip archive.
         OutputError: if the file cannot be written.
     """
-    tensors = {name: resolve(records, name) for name in records}
+    tensors = dict(followed(records, records))
     for name, record in tensors.items():
         if record.dtype not in _NAMES.values():
             raise CheckpointError(f"{path}: tensor {name!r}: expected a dtype NumPy has, got {record.dtype}")

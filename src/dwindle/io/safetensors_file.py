@@ -19,7 +19,7 @@ from dwindle.atomic import writing
 from dwindle.errors import CheckpointError
 from dwindle.io.contents import Checkpoint
 from dwindle.io.mapped import mapped
-from dwindle.records import Raw, Record, outline, resolve, to_storage
+from dwindle.records import Raw, Record, followed, outline, to_storage
 
 CODES = {
     "float64": "F64",
@@ -163,10 +163,10 @@ class Content:
             raise CheckpointError(f"{path}: expected a header of at most {MAX_HEADER} bytes, got {got}")
 
     def write(self, stream: IO[bytes]) -> None:
-        """Write the whole file, one tensor at a time: a mapping that makes them needs no memory for all."""
+        """Write the whole file, tensor by tensor: a mapping that makes them needs no memory for all."""
         stream.write(len(self._header).to_bytes(8, "little") + self._header)
-        for name in self._order:
-            tensor = to_storage(resolve(self._records, name))
+        for _, record in followed(self._records, self._order):
+            tensor = to_storage(record)
             stream.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
 

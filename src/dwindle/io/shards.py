@@ -12,7 +12,7 @@ from dwindle.errors import CheckpointError
 from dwindle.io import folder, safetensors_file, shard_layout
 from dwindle.io.contents import Checkpoint
 from dwindle.io.shard_layout import INDEX, INDEX_SUFFIX, SUFFIX, Layout, Shard
-from dwindle.records import Record, outline, resolve
+from dwindle.records import Raw, Record, Shared, followed, outline, resolve
 
 MAX_INDEX = safetensors_file.MAX_HEADER
 """Bytes an index may have."""
@@ -155,6 +155,10 @@ class _Part(Mapping[str, Record]):
     def __len__(self) -> int:
         """Number of tensors."""
         return len(self._names)
+
+    def walk(self, names: Iterable[str]) -> Iterator[tuple[str, Raw | Shared]]:
+        """Tensors in the order of `names`, read ahead where that can be done."""
+        return followed(self._records, names)
 
     def outline(self, name: str) -> tuple[str, tuple[int, ...]]:
         """Dtype and shape of a tensor."""

@@ -17,7 +17,7 @@ from dwindle import dtypes
 from dwindle.atomic import writing
 from dwindle.errors import CheckpointError, UnsafeCheckpointError
 from dwindle.io.contents import Checkpoint
-from dwindle.records import Raw, Record, Shared, Tied, elements, to_storage
+from dwindle.records import Raw, Record, Shared, Tied, each, elements, to_storage
 
 MAX_EXPANSION = 16
 """How many times the file's own size its tensors may take, beyond `FREE_BYTES`: views may repeat bytes."""
@@ -70,8 +70,9 @@ def write(path: Path, records: Mapping[str, Record], *, force: bool) -> None:
     Raises:
         OutputError: if the file cannot be written.
     """
-    tensors = {name: to_tensor(r) for name, r in records.items() if not isinstance(r, Tied)}
-    state = {name: tensors[r.to if isinstance(r, Tied) else name] for name, r in records.items()}
+    found = dict(each(records, records))
+    tensors = {name: to_tensor(r) for name, r in found.items() if not isinstance(r, Tied)}
+    state = {name: tensors[r.to if isinstance(r, Tied) else name] for name, r in found.items()}
     with writing(path, force=force) as stream:
         torch.save(state, stream)
 
