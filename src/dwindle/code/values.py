@@ -8,6 +8,7 @@ stands for all that follow. A complex number is two floats, a bool is a byte.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +37,9 @@ def encode(items: Sequence[Item]) -> bytes:
     for dtype, count, _, data in items:
         if len(data) != count * dtypes.itemsize(dtype):
             raise ValueError(f"expected {count} elements of {dtype}, got {len(data)} bytes")
-    patterns = [
-        np.frombuffer(data, f"<u{_width(dtype) // 8}").astype(np.uint64) for dtype, _, _, data in items
-    ]
-    elements = np.concatenate([*patterns, np.zeros(0, np.uint64)])
+    elements = np.frombuffer(bytearray().join(data for *_, data in items), np.uint8)
     table = _table([(dtype, count, group) for dtype, count, group, _ in items])
-    out = np.empty(16 + sum(len(data) for *_, data in items) * 9 // 8, np.uint8)
+    out = np.empty(16 + len(elements) * 9 // 8, np.uint8)
     used = np.empty(len(items), np.uint32)
     size = int(kernels.run(elements, table, out, False, used))
     if size > len(out):
@@ -57,12 +55,9 @@ def decode(data: memoryview, outlines: Sequence[Outline]) -> list[bytes]:
         CorruptError: if it made no such bytes.
     """
     elements, _ = _decode(data, outlines)
-    found, start = [], 0
-    for dtype, count, _ in outlines:
-        size = count * dtypes.itemsize(dtype) * 8 // _width(dtype)
-        found.append(elements[start : start + size].astype(f"<u{_width(dtype) // 8}").tobytes())
-        start += size
-    return found
+    ends = list(accumulate(count * dtypes.itemsize(dtype) for dtype, count, _ in outlines))
+    # In memory of their own, where each is aligned.
+    return [elements[start:end].tobytes() for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def spans(data: memoryview, outlines: Sequence[Outline]) -> list[int]:
@@ -74,9 +69,9 @@ def spans(data: memoryview, outlines: Sequence[Outline]) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _decode(data: memoryview, outlines: Sequence[Outline]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+def _decode(data: memoryview, outlines: Sequence[Outline]) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
     table = _table(outlines)
-    elements = np.zeros(int(table[:, 0].sum()), np.uint64)
+    elements = np.empty(sum(count * dtypes.itemsize(dtype) for dtype, count, _ in outlines), np.uint8)
     used = np.empty(len(outlines), np.uint32)
     stream = np.array(data, np.uint8)
     seen = int(kernels.run(elements, table, stream, True, used))

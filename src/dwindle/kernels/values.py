@@ -123,7 +123,7 @@ def _moved(state: np.uint64, bit: np.uint64, foretold: np.uint64) -> Any:
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _run(
-    elements: NDArray[np.uint64],
+    elements: NDArray[np.uint8],
     items: NDArray[np.uint64],
     stream: NDArray[np.uint8],
     decoding: bool,
@@ -152,8 +152,10 @@ def _run(
             y3 = _line(x2, x3, _TWO, width, kind, floats, words, values)
             s1 = s2 = s3 = np.uint64(AGREES)
             first = _ONE if i == _ZERO else _ZERO
-            value = elements[position] if not decoding else _ZERO
-            done = _ZERO
+            value = done = _ZERO
+            if not decoding:
+                for k in range(width >> _THREE):
+                    value |= np.uint64(elements[position + k]) << (k << _THREE)
             for depth in range(mixed):
                 down = width - _ONE - depth
                 f1, f2, f3 = x1 >> down & _ONE, y2 >> down & _ONE, y3 >> down & _ONE
@@ -201,9 +203,10 @@ def _run(
                 s2 = _moved(s2, bit, foretold)
                 done = done << _ONE | bit
             if decoding:
-                elements[position] = done
+                for k in range(width >> _THREE):
+                    elements[position + k] = np.uint8(done >> (k << _THREE) & np.uint64(0xFF))
             x3, x2, x1 = x2, x1, done
-            position += _ONE
+            position += width >> _THREE
         used[item] = min(at, np.uint64(len(stream)))
     if decoding:
         return at
@@ -212,7 +215,7 @@ def _run(
 
 @njit(cache=True, nogil=True)
 def run(
-    elements: NDArray[np.uint64],
+    elements: NDArray[np.uint8],
     items: NDArray[np.uint64],
     stream: NDArray[np.uint8],
     decoding: bool,
@@ -221,9 +224,9 @@ def run(
     """Code the elements of all items, one after the other.
 
     Args:
-        elements: bit patterns, read or, when decoding, written.
-        items: of each its number of elements, their width in bits, their class, how lines are continued, and
-            whether patterns are those of floats; shape (m, 5).
+        elements: their bytes, read or, when decoding, written.
+        items: of each its number of elements, their width in bits (whole bytes), their class, how lines are
+            continued, and whether patterns are those of floats; shape (m, 5).
         stream: the coded bytes: written, or read; any bytes are safe.
         decoding: which of the two.
         used: bytes of the stream reached at the end of each item, shape (m,).
