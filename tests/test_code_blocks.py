@@ -83,3 +83,11 @@ def test_coding_is_what_a_user_asked():
     record = make.pruned((50, 60), 8, 0.1)
     plan, _ = choose(Coding("fixed", gap_bits=4), count(record))
     assert (plan.arrangement, plan.gap_bits, plan.gap_code) == ("gaps", 4, None)
+
+
+@pytest.mark.parametrize("arrangement", ["csr", "csc"])
+def test_matrices_with_more_columns_than_places_have_bits(arrangement):
+    plan, codebook = Plan(arrangement, 2), Book(np.array([0, 1], np.float32), "float32")
+    out, shape = np.empty(8, np.uint8), (1 << 33,)
+    with pytest.raises(CorruptError, match=r"32 bits|more bytes"):
+        blocks.decode(memoryview(bytes([1]) + bytes(20)), plan, codebook, shape, 0, out)

@@ -284,6 +284,10 @@ HEADERS = {
     "an unknown dtype": (header(Entry(b"a", STORED, b"\x11")), "a: a dtype number"),
     "a tie to itself": (header(Entry(b"a", TIED, b"\0", b"")), "a: expected a tensor of its own"),
     "a tie to a tie": (header(A, Entry(b"b", TIED, b"\2", b""), Entry(b"c", REPEATED, b"\1", b"")), "b: "),
+    "a tie to an extra": (
+        header(Entry(b"\0x", STORED), Entry(b"b", TIED, b"\0", b"")),
+        "b: expected a tensor",
+    ),
     "a tie to nothing": (header(A, Entry(b"b", TIED, b"\2", b"")), "b: expected a tensor of its own"),
     "shared integers": (header(Entry(b"a", SHARED, b"\7", b"\0", b"\0\2\0", b"\0")), "a: expected a shared"),
     "an unknown arrangement": (header(shared_entry(6, (4,), b"\0", b"\0")), "w: an arrangement"),
@@ -302,7 +306,7 @@ HEADERS = {
     "bytes after the last column": (header(A) + b"\x00", "no more bytes"),
     "more tensors than bytes": (header(count=HUGE), "number of tensors"),
     "an extra that is no bytes": (header(Entry(b"\0x", STORED, b"\1")), "bytes of an extra"),
-    "values that are not there": (header(values=9), "a file of"),
+    "values that are for nothing": (header(values=9), "no section of values"),
     "nothing at all": (b"", "more bytes"),
 }
 
@@ -391,3 +395,29 @@ def test_codebooks_count_towards_what_a_file_may_decode_to(tmp_path):
     entries = [shared_entry(0, (0,), b"\0", b"", 65536, b"%d" % n) for n in range(100)]
     result = attempt(tmp_path / "a.dwz", seal(header(*entries)))
     assert "tensors and codebooks of at most" in str(result)
+
+
+def test_ties_count_where_each_is_written(tmp_path, refused, run):
+    records = {"a": Raw("uint8", (1 << 22,), bytes(1 << 22))} | {f"t{i}": Tied("a") for i in range(99)}
+    write(tmp_path / "x.dwz", records)
+    said = refused("decompress", tmp_path / "x.dwz", "-o", tmp_path / "x.safetensors")
+    assert "--trust (max_bytes=None) lifts this" in said
+    assert not (tmp_path / "x.safetensors").exists()
+    assert run("decompress", tmp_path / "x.dwz", "-o", tmp_path / "x.pt")[0] == 0
+    with pytest.raises(ValueError, match="max_bytes"):
+        Archive(tmp_path / "x.dwz", max_bytes="none")
+
+
+def test_asking_for_a_name_decodes_nothing(tmp_path):
+    path = tmp_path / "x.dwz"
+    write(path, {"a": Raw("uint8", (5000,), random.Random(0).randbytes(5000))}, extras={"e": b"1"})
+    data = bytearray(path.read_bytes())
+    data[-2000] ^= 1
+    path.write_bytes(data)
+    with Archive(path) as archive:
+        for names in (archive, archive.records):
+            assert "a" in names
+            assert "b" not in names
+            assert "\0e" not in names
+        with pytest.raises(ChecksumError):
+            archive["a"]

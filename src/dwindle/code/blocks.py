@@ -136,6 +136,8 @@ def _decode_sparse(
         return [Part("counts", head)]
 
     def numbers(count: int, width: int) -> NDArray[Any]:
+        if width > 32:
+            raise CorruptError(f"expected numbers of at most 32 bits, got {width}")
         return bits.unpack(cursor.take(bits.packed_size(count, width)), count, width, np.uint32)
 
     pointers = numbers(shape[0] + 1, survivors.bit_length())

@@ -148,6 +148,8 @@ def decode(
     elif mode == DEFLATED:
         out[:] = np.frombuffer(_inflate(cursor.take(len(data) - 1), len(out)), np.uint8)
         parts.append(Part("deflated", len(data) - 1))
+    elif mode == CHANGE:
+        raise CorruptError("expected a block of a tensor without a base, got a difference from one")
     else:
         raise CorruptError(f"expected a block of mode 0 to 6, got {mode}")
     cursor.end()

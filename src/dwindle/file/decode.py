@@ -137,8 +137,10 @@ def codebook(entry: layout.SharedEntry, data: bytes | memoryview) -> Book:
         CorruptError: if it has no zero, and the tensor leaves zeros out.
     """
     values = Book(np.frombuffer(data, dtypes.STORAGE[entry.dtype]), entry.dtype)
-    if entry.plan.sparse and values.zero is None:
-        raise CorruptError(f"expected an entry of 0.0 where survivors are stored by {entry.plan.arrangement}")
+    if (entry.plan.sparse or entry.plan.arrangement == "trellis") and values.zero is None:
+        raise CorruptError(
+            f"expected an entry of 0.0 in a codebook of a tensor stored by {entry.plan.arrangement}"
+        )
     return values
 
 

@@ -7,6 +7,7 @@ which is what the text model it is coded by makes small.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard, TypeVar
@@ -213,12 +214,15 @@ def read_header(data: memoryview) -> Header:
         codes.append(Code(kind, cursor.varint(MAX_ENTRIES, "an alphabet"), bytes(cursor.prefixed()), number))
     names = [_text(cursor.prefixed()) for _ in range(cursor.varint(len(data), "a number of tensors"))]
     if len(set(names)) != len(names):
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        twice = Counter(names).most_common(1)[0][0]
         raise CorruptError(f"expected each tensor once, got {shown(twice)} twice")
     reader = _Entries(cursor, codes)
     entries = reader.read(names)
     cursor.end()
-    return Header(metadata, tuple(codes), entries, values_size)
+    header = Header(metadata, tuple(codes), entries, values_size)
+    if values_size and not values_of(header):
+        raise CorruptError(f"expected no section of values for no items, got one of {values_size} bytes")
+    return header
 
 
 def code_header(data: bytes) -> bytes:
@@ -239,7 +243,7 @@ class _Entries:
         kinds = bytes(self.cursor.take(len(names)))
         if kinds and max(kinds) > REPEATED:
             raise CorruptError(f"expected an entry kind of 0 to {REPEATED}, got {max(kinds)}")
-        heads = [self._head(name, kind, kinds) for name, kind in zip(names, kinds, strict=True)]
+        heads = [self._head(name, kind, kinds, names) for name, kind in zip(names, kinds, strict=True)]
         shapes = [() if kind >= TIED else self._shape(name) for name, kind in zip(names, kinds, strict=True)]
         plans = [
             self._plan(name) if kind == SHARED else None for name, kind in zip(names, kinds, strict=True)
@@ -262,12 +266,12 @@ class _Entries:
                 raise CorruptError(f"{shown(name)}: expected the bytes of an extra, got something else")
         return entries
 
-    def _head(self, name: str, kind: int, kinds: bytes) -> str | int:
+    def _head(self, name: str, kind: int, kinds: bytes, names: list[str]) -> str | int:
         """The dtype of a tensor, or the owner of an alias."""
         if kind < TIED:
             return _one_of(DTYPES, self.cursor.byte(), f"{shown(name)}: a dtype number")
         owner = self.cursor.varint()
-        if owner >= len(kinds) or kinds[owner] >= TIED:
+        if owner >= len(kinds) or kinds[owner] >= TIED or names[owner].startswith(EXTRA):
             raise CorruptError(f"{shown(name)}: expected a tensor of its own to be equal to, got {owner}")
         return owner
 

@@ -61,6 +61,7 @@ class Archive(Mapping[str, NDArray[Any]]):
 
     Raises:
         FileError: NotDwzError, VersionError, TruncatedError, ChecksumError or CorruptError.
+        ValueError: if `max_bytes` is other text.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Archive(Mapping[str, NDArray[Any]]):
         max_bytes: int | str | None = "auto",
         base: Mapping[str, Record] | None = None,
     ) -> None:
+        if isinstance(max_bytes, str) and max_bytes != "auto":
+            raise ValueError(f"expected a number, None or 'auto' as max_bytes, got {max_bytes!r}")
         self.path = Path(path)
         self.threads = threads or default_threads()
         self.base = base
@@ -83,22 +86,37 @@ class Archive(Mapping[str, NDArray[Any]]):
                 self.header = self.front.header
                 self.extents = extents(self.header, self.front.end, self.size)
                 self._names = list(self.header.entries)
-                self._check_expansion(max_bytes)
+                self._max_bytes = max_bytes
+                self.check_expansion()
         except BaseException:
             self.close()
             raise
 
-    def _check_expansion(self, max_bytes: int | str | None) -> None:
-        if max_bytes is None:
+    def check_expansion(self, *, ties: bool = False) -> None:
+        """Refuse a file that decodes to more than `max_bytes`.
+
+        Args:
+            ties: count a tied tensor under each of its names, as it takes space in formats without ties.
+
+        Raises:
+            CorruptError: if it does.
+        """
+        if self._max_bytes is None:
             return
-        most = max(GENEROUS, EXPANSION * self.size) if isinstance(max_bytes, str) else max_bytes
+        most = max(GENEROUS, EXPANSION * self.size) if isinstance(self._max_bytes, str) else self._max_bytes
         books = sum(
             entry.plan.entries * dtypes.itemsize(entry.dtype)
             for entry in self.header.entries.values()
             if isinstance(entry, layout.SharedEntry)
         )
-        if self.decoded_size + books > most:
-            got = f"{self.decoded_size + books}; --trust (max_bytes=None) lifts this"
+        tied = sum(
+            layout.nbytes(self.owner(name)[1])
+            for name, entry in self.header.entries.items()
+            if ties and isinstance(entry, layout.AliasEntry) and entry.tied
+        )
+        size = self.decoded_size + books + tied
+        if size > most:
+            got = f"{size}; --trust (max_bytes=None) lifts this"
             raise CorruptError(f"expected tensors and codebooks of at most {most} bytes, got {got}")
 
     @property
@@ -284,6 +302,10 @@ class Archive(Mapping[str, NDArray[Any]]):
         """The tensor in storage of its dtype, with its shape."""
         return records.to_storage(self.resolved(name))
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of that name; nothing is decoded."""
+        return name in self.header.entries and not str(name).startswith(layout.EXTRA)
+
     def __iter__(self) -> Iterator[str]:
         """Names in the order they were written."""
         return (name for name in self.header.entries if not name.startswith(layout.EXTRA))
@@ -363,6 +385,10 @@ class ArchiveRecords(Mapping[str, Record]):
         record = self._archive.record(name)
         self._archive.forget()
         return record
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of that name; nothing is decoded."""
+        return name in self._archive
 
     def __iter__(self) -> Iterator[str]:
         """Names in the order they were written."""

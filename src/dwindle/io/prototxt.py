@@ -57,7 +57,7 @@ def read(path: Path) -> list[Layer]:
     try:
         network = _message(_tokens(path.read_text("utf-8")), 0)
         return list(_layers(network))
-    except (ValueError, UnicodeDecodeError, IndexError, ZeroDivisionError) as error:
+    except (ValueError, IndexError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: expected a prototxt of a network: {error}") from error
 
 
@@ -103,9 +103,9 @@ def _layers(network: Message) -> Iterator[Layer]:
 def _inputs(network: Message) -> dict[str, _Blob]:
     """Channels and size of what the network is fed with."""
     names = [str(name) for name in network.get("input", [])]
-    sizes = [int(str(size)) for size in network.get("input_dim", [])]
+    sizes = [_ranged("input_dim", str(size), 1) for size in network.get("input_dim", [])]
     for shape in _messages(network, "input_shape"):
-        sizes += [int(str(size)) for size in shape.get("dim", [])]
+        sizes += [_ranged("dim", str(size), 1) for size in shape.get("dim", [])]
     return {
         name: _Blob(*sizes[4 * i + 1 : 4 * i + 4]) for i, name in enumerate(names) if len(sizes) >= 4 * i + 4
     }
@@ -123,9 +123,10 @@ def _slid(parameter: Message, source: _Blob, size: tuple[int, int], *, round_up:
 
 def _sides(parameter: Message, both: str, each: str, default: int | None) -> tuple[int, int]:
     """Height and width: one number for both, or `each`_h and `each`_w."""
+    least = 0 if each == "pad" else 1
     if f"{each}_h" in parameter:
-        return _number(parameter, f"{each}_h"), _number(parameter, f"{each}_w")
-    numbers = [int(str(number)) for number in parameter.get(both, [])]
+        return _number(parameter, f"{each}_h", least=least), _number(parameter, f"{each}_w", least=least)
+    numbers = [_ranged(both, str(number), least) for number in parameter.get(both, [])]
     if not numbers:
         if default is None:
             raise ValueError(f"expected {both}")
@@ -151,11 +152,14 @@ def _text(message: Message, field: str, default: str | None = None) -> str:
     return found[0]
 
 
-def _number(message: Message, field: str, default: int | None = None) -> int:
-    number = int(_text(message, field, None if default is None else str(default)))
-    if not 0 < number < 1 << 31:
-        raise ValueError(f"expected {field} over 0, got {number}")
-    return number
+def _number(message: Message, field: str, default: int | None = None, least: int = 1) -> int:
+    return _ranged(field, _text(message, field, None if default is None else str(default)), least)
+
+
+def _ranged(field: str, text: str, least: int) -> int:
+    if not re.fullmatch(r"\+?\d{1,10}", text) or not least <= int(text) < 1 << 31:
+        raise ValueError(f"expected {field} of {least} or more, got {text[:20]}")
+    return int(text)
 
 
 def _tokens(text: str) -> Iterator[str]:
