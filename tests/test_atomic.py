@@ -205,3 +205,19 @@ def test_a_relative_name(tmp_path, monkeypatch):
     check_output(Path("out.bin"))
     write_bytes(Path("out.bin"), b"new", force=False)
     assert (tmp_path / "out.bin").read_bytes() == b"new"
+
+
+def test_a_file_that_is_replaced_leaves_its_permissions(tmp_path):
+    path = tmp_path / "x"
+    write_bytes(path, b"old")
+    path.chmod(0o600)
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_devices_and_pipes_are_no_outputs(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="a device or a pipe") as error:
+        check_output(tmp_path / "pipe", force=True)
+    one_line(error, tmp_path / "pipe")

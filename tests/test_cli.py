@@ -379,7 +379,7 @@ def test_damaged_files_have_status_2(refused, compressed, tmp_path):
     assert not (tmp_path / "x.npz").exists()
 
 
-def test_a_mismatch_has_status_1(refused, run, compressed, tensors, tmp_path):
+def test_a_mismatch_has_status_1(refused, compressed, tensors, tmp_path):
     for change, message in (
         ({"conv.bias": tensors["conv.bias"] + 1}, "conv.bias: expected every bit, got 16 of 16 changed"),
         ({"steps": torch.tensor(7, dtype=torch.int32)}, "steps: expected dtype int32, got int64"),
@@ -387,11 +387,9 @@ def test_a_mismatch_has_status_1(refused, run, compressed, tensors, tmp_path):
         ({"more": torch.zeros(1)}, "expected more, which is missing"),
     ):
         save_file(tensors | change, tmp_path / "other.safetensors")
-        for extra in ([], ["--json"]):
-            words = ("verify", compressed, "--against", tmp_path / "other.safetensors", *extra)
-            line = refused(*words, status=1)
-            assert line.startswith(f"{compressed}: ")
-            assert message in line
+        line = refused("verify", compressed, "--against", tmp_path / "other.safetensors", status=1)
+        assert line.startswith(f"{compressed}: ")
+        assert message in line
 
 
 def test_files_that_decode_to_much_more_need_trust(refused, run, tmp_path):
@@ -490,3 +488,42 @@ def test_an_interrupt_ends_quietly(monkeypatch, run, compressed):
     status, _, err = run("inspect", compressed)
     assert status == 128 + signal.SIGINT
     assert "Traceback" not in err
+
+
+def test_the_base_is_never_the_output(refused, run, checkpoint, tensors, tmp_path):
+    base, tuned = tmp_path / "base.safetensors", tmp_path / "tuned.dwz"
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, base)
+    before = base.read_bytes()
+    words = ("--base", base, "--force")
+    assert "other than the input" in refused("compress", checkpoint, "-o", base, "--lossless", *words)
+    assert run("compress", checkpoint, "-o", tuned, "--lossless", "--base", base)[0] == 0
+    assert "other than the input" in refused("decompress", tuned, "-o", base, *words)
+    assert "still needed" in refused("decompress", tuned, "-o", f"{tmp_path}/", *words)
+    assert base.read_bytes() == before
+    assert run("decompress", tuned, "-o", tmp_path / "back.safetensors", "--base", base)[0] == 0
+
+
+def test_lossless_is_not_asked_for_with_what_changes_tensors(run, checkpoint, tmp_path):
+    for words in (("--prune", "0.5"), ("--bits", "4"), ("--quality", "20")):
+        status, _, err = run("compress", checkpoint, "-o", tmp_path / "x.dwz", "--lossless", *words)
+        assert status == 2
+        assert "--lossless" in err
+        assert not (tmp_path / "x.dwz").exists()
+
+
+def test_what_is_nested_can_be_compared(run, tensors, tmp_path):
+    torch.save({"state": tensors, "epoch": 3}, tmp_path / "in.pt")
+    assert (
+        run("compress", tmp_path / "in.pt", "--key", "state", "-o", tmp_path / "x.dwz", "--lossless")[0] == 0
+    )
+    assert run("diff", tmp_path / "in.pt", tmp_path / "x.dwz", "--key", "state")[0] == 0
+
+
+def test_a_failed_verification_is_json_too(run, checkpoint, compressed, tensors, tmp_path):
+    save_file(tensors | {"steps": torch.tensor(8)}, tmp_path / "other.safetensors")
+    status, out, err = run("verify", compressed, "--against", tmp_path / "other.safetensors", "--json")
+    assert status == 1
+    assert "steps: expected every bit" in err
+    found = json.loads(out)
+    assert found["ok"] is False
+    assert "steps: expected every bit" in found["error"]

@@ -568,3 +568,39 @@ def test_an_open_archive_is_a_mapping_of_arrays(tmp_path, net):
         assert np.array_equal(archive["head.weight"], net.head.weight.detach().numpy())
         with pytest.raises(KeyError):
             archive["nothing"]
+
+
+def test_a_codebook_takes_no_entry_beyond_its_type_and_leaves_survivors(tmp_path):
+    values = {"a": torch.randn(100, 100), "b": torch.randn(50, 100)}
+    save_file(values, tmp_path / "x.safetensors")
+    bits, sparsity = {"a": 4}, {"b": 0.5}
+    dwindle.compress_checkpoint(
+        tmp_path / "x.safetensors", tmp_path / "x.dwz", bits=bits, sparsity=sparsity, codebook="float16"
+    )
+    kept = dwindle.load(tmp_path / "x.dwz")["b"]
+    assert torch.equal(kept[kept != 0], values["b"][kept != 0])
+    assert torch.count_nonzero(kept) == 2500
+    values["a"][0] = 1e5
+    save_file(values, tmp_path / "x.safetensors")
+    for codebook, error, said in (
+        ("float16", TensorError, "a: expected codebook"),
+        ("half", ValueError, "half"),
+    ):
+        with pytest.raises(error, match=said):
+            dwindle.compress_checkpoint(
+                tmp_path / "x.safetensors", tmp_path / "y.dwz", bits=bits, codebook=codebook
+            )
+
+
+def test_patterns_for_vectors_only_are_refused(tmp_path):
+    save_file({"a.weight": torch.randn(80, 80), "a.bias": torch.randn(80)}, tmp_path / "x.safetensors")
+    for setting in ({"*.bias": 0.5}, {"a.weight": 0.5, "*.bias": 0.5}):
+        with pytest.raises(TensorError, match="fits vectors only"):
+            dwindle.compress_checkpoint(tmp_path / "x.safetensors", tmp_path / "x.dwz", sparsity=setting)
+    assert not (tmp_path / "x.dwz").exists()
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module, got str; compress_checkpoint"):
+        dwindle.compress("model.safetensors", tmp_path / "x.dwz")
+    assert "compress_checkpoint" in dir(dwindle)

@@ -858,3 +858,23 @@ def test_errors_without_a_source_name_the_extra(tmp_path):
         write_checkpoint(tmp_path / "x.onnx", {}, extras={"onnx": extra.pack(b"\xff")})
     names = onnx_external.names(tmp_path / "x.onnx")
     assert [next(names).name for _ in range(3)] == ["x.onnx.data", "x.onnx.1.data", "x.onnx.2.data"]
+
+
+def test_data_that_another_model_may_need_is_kept(tmp_path, monkeypatch):
+    checkpoint = read_checkpoint(saved(tmp_path / "in.onnx", branches()))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.setattr(onnx_file, "MAX_MESSAGE", 40_000)
+    write_checkpoint(folder / "a.onnx", checkpoint.records, extras=checkpoint.extras)
+    (folder / "b.onnx").write_bytes((folder / "a.onnx").read_bytes())
+    write_checkpoint(folder / "a.onnx", checkpoint.records, extras=checkpoint.extras, force=True)
+    records = read_checkpoint(folder / "b.onnx").records
+    assert all(same(records[name], record) for name, record in checkpoint.records.items())
+
+
+def test_data_beside_a_model_is_never_the_output(tmp_path, refused):
+    source = with_external(tmp_path, branches(), all_tensors_to_one_file=True, location="all.data")
+    before = (tmp_path / "all.data").read_bytes()
+    said = refused("compress", source, "-o", tmp_path / "all.data", "--force")
+    assert "other than the input" in said
+    assert (tmp_path / "all.data").read_bytes() == before

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -22,7 +23,8 @@ def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = 
         inputs: files that are being read; the output must be none of them, under any name.
 
     Raises:
-        OutputError: if `path` is an input, a folder, exists without `force`, or lies in no folder.
+        OutputError: if `path` is an input, a folder or a device, exists without `force`, or lies in no
+            folder.
     """
     try:
         for source in inputs:
@@ -30,6 +32,8 @@ def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = 
                 raise OutputError(f"{path}: expected an output other than the input, got the same file")
         if path.is_dir():
             raise OutputError(f"{path}: expected a file to write, got a folder")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: expected a file to write, got a device or a pipe")
         if os.path.lexists(path) and not force:
             raise occupied(path)
         if not path.parent.is_dir():
@@ -38,12 +42,24 @@ def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = 
         raise unwritable(path, error) from error
 
 
+def check_apart(folder: Path, inputs: tuple[Path, ...]) -> None:
+    """Refuse to write to a folder that files are being read from.
+
+    Raises:
+        OutputError: if one of the inputs lies in it.
+    """
+    for source in inputs:
+        if folder.is_dir() and source.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(f"{folder}: expected a folder without {source}, which is still needed")
+
+
 @contextlib.contextmanager
 def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its place only when the block ends without an error.
 
     The bytes are synced before the rename, so that after a crash `path` holds either the old file or the
-    whole new one. Without `force`, a file that appears at `path` meanwhile is kept. Any OSError in the block
+    whole new one. Without `force`, a file that appears at `path` meanwhile is kept; with it, the new file has
+    the permissions of the old one, and a link is replaced, not what it leads to. Any OSError in the block
     counts as a failure to write.
 
     Raises:
@@ -58,6 +74,8 @@ def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         if force:
+            if path.is_file():
+                shutil.copymode(path, temporary)
             temporary.replace(path)
         else:
             move_to_free(temporary, path)

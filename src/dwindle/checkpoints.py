@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,19 +93,22 @@ def compress_checkpoint(
 
     Raises:
         CheckpointError: if the checkpoint cannot be read.
-        OutputError: if `path` exists without `force`, is the source, or cannot be written.
+        OutputError: if `path` exists without `force`, is a file that is read, or cannot be written.
         SearchError: if not even the least quality keeps to `target_size`.
-        TensorError: if a key of `sparsity` or `bits` fits no tensor, or one to prune and not to share has
-            more than 65,535 survivors.
+        TensorError: if a key of `sparsity` or `bits` fits no tensor, one to prune and not to share has more
+            than 65,535 survivors, or an entry is beyond the range of `codebook`.
         ValueError: if a number is out of range, or settings are given that exclude each other.
         VerificationError: if the file does not decode to what went in.
     """
     source, path = Path(source), Path(path)
-    shards = tuple(source.glob("*.safetensors*")) if source.is_dir() else ()
-    atomic.check_output(path, force=force, inputs=(source, *shards))
+    atomic.check_output(path, force=force, inputs=(source,))
     checkpoint = read_checkpoint(source, key=key, layers=None if layers is None else Path(layers))
     _check_plain(source, checkpoint.records)
-    before = None if base is None else read_checkpoint(base).records
+    other = None if base is None else read_checkpoint(base)
+    before = None if other is None else other.records
+    atomic.check_output(path, force=force, inputs=checkpoint.files + (() if other is None else other.files))
+    if codebook not in (None, "float16", "bfloat16"):
+        raise ValueError(f"expected a codebook of float16 or bfloat16, got {codebook}")
     _check(quality, target_size, bits, lossless=lossless, entropy_constrained=entropy_constrained)
     asked = any(setting is not None for setting in (sparsity, quality, target_size, bits))
     exact = lossless or not (asked or entropy_constrained or not _all_shared(checkpoint.records))
@@ -226,7 +230,8 @@ def _made(
             record = known[name] or record
         elif name in shares or name in widths:
             record = _clustered(name, raw[name], pruned(name), widths.get(name), how.init, how.seed)
-            record = _rounded(record, how.codebook)
+            if name in widths:
+                record = _rounded(name, record, how.codebook)
         elif significant is not None:
             record = _shorter(name, record, significant)
         if progress is not None:
@@ -249,13 +254,16 @@ def _notes(reasons: Mapping[str, str | None]) -> tuple[str, ...]:
     return tuple(f"{name}: kept exactly: {reason}" for name, reason in reasons.items() if reason)
 
 
-def _rounded(record: Record, codebook: str | None) -> Record:
+def _rounded(name: str, record: Record, codebook: str | None) -> Record:
     """A shared tensor with the entries of its codebook rounded to a shorter type."""
     if codebook is None or not isinstance(record, Shared):
         return record
-    values = dtypes.to_float(
-        dtypes.from_float(dtypes.to_float(record.codebook, record.dtype), codebook), codebook
-    )
+    exact = dtypes.to_float(record.codebook, record.dtype)
+    with np.errstate(over="ignore"):
+        values = dtypes.to_float(dtypes.from_float(exact, codebook), codebook)
+    beyond = exact[~np.isfinite(values)]
+    if len(beyond):
+        raise TensorError(f"{name}: expected codebook entries within {codebook}, got {beyond[0]:g}")
     return replace(record, codebook=dtypes.from_float(values.astype(np.float64), record.dtype).copy())
 
 
@@ -299,7 +307,12 @@ def _chosen(
         ties = {name: record.to for name, record in records.items() if isinstance(record, Tied)}
         setting = {ties.get(key, key): value for key, value in setting.items()}
         named = set(setting)
-    found = settings.resolve(setting, {name: len(record.shape) for name, record in able.items()})
+    dimensions = {name: len(record.shape) for name, record in able.items()}
+    found = settings.resolve(setting, dimensions)
+    for key in sorted(named - {*able, *settings.KINDS}):
+        if not any(fnmatchcase(name, key) and dimensions[name] > 1 for name in able):
+            expected = "expected a pattern for tensors of two or more dimensions, or a whole name"
+            raise TensorError(f"{shown(key)}: {expected}, got one that fits vectors only")
     return {
         name: value
         for name, value in found.items()

@@ -13,9 +13,10 @@ import typer
 
 from dwindle.cli import show
 from dwindle.cli.output import Force, Json, print_json, print_table, say, size
-from dwindle.errors import shown
+from dwindle.errors import VerificationError, shown
 
 if TYPE_CHECKING:
+    from dwindle.io import Checkpoint
     from dwindle.records import Record
 
 Dwz = Annotated[Path, typer.Argument(metavar="FILE.dwz", help="The compressed file.")]
@@ -34,11 +35,20 @@ Base = Annotated[
 ]
 
 
+Layers = Annotated[
+    Path | None, typer.Option("--layers", help="The prototxt of a .net file.", show_default=False)
+]
+
+
 def _read_base(base: Path | None) -> Mapping[str, Record] | None:
     """The tensors of a checkpoint, read as they are asked for."""
+    return None if base is None else _checkpoint(base).records
+
+
+def _checkpoint(path: Path, key: str | None = None, layers: Path | None = None) -> Checkpoint:
     from dwindle.io import read_checkpoint
 
-    return None if base is None else read_checkpoint(base).records
+    return read_checkpoint(path, key=key, layers=layers)
 
 
 def _most(trust: bool) -> str | None:
@@ -57,7 +67,7 @@ def inspect(
     base: Base = None,
     as_json: Json = False,
 ) -> None:
-    """Show where every byte of a file goes, with the entropy bound beside each stream.
+    """Show where every byte of a file goes, with the zero-order entropy beside each stream.
 
     Example: dwindle inspect model.dwz
     """
@@ -92,11 +102,14 @@ def verify(
     key: Annotated[
         str | None, typer.Option("--key", help="Where the state dict is in that checkpoint.")
     ] = None,
+    layers: Layers = None,
     trust: Trust = False,
     base: Base = None,
     as_json: Json = False,
 ) -> None:
     """Decode every byte of a file and check it; with --against, measure how far it is from the original.
+
+    Exit status 1 where it is not what the original became.
 
     Example: dwindle verify model.dwz --against model.safetensors
     """
@@ -107,10 +120,15 @@ def verify(
         result: dict[str, object] = {"file": str(file), "tensors": len(archive), "ok": True}
         rows = []
         if against is not None:
-            from dwindle.io import read_checkpoint
             from dwindle.verify import distances
 
-            found = list(distances(archive, read_checkpoint(against, key=key).records, against))
+            original = _checkpoint(against, key, layers).records
+            try:
+                found = list(distances(archive, original, against))
+            except VerificationError as error:
+                if as_json:
+                    print_json(result | {"against": str(against), "ok": False, "error": str(error)})
+                raise
             result["against"] = str(against)
             result["distances"] = [vars(distance) for distance in found]
             rows = [
@@ -118,7 +136,7 @@ def verify(
                 if d.exact
                 else (
                     d.name,
-                    f"{d.changed / d.elements:.1%} changed",
+                    show.changed(d),
                     f"{d.largest:.3g}",
                     f"{d.rms:.3g}",
                     "" if d.snr_db is None else f"{d.snr_db:.1f}",
@@ -167,12 +185,19 @@ def decompress(
     from dwindle import atomic
     from dwindle.file import Archive
     from dwindle.io import is_folder, write_checkpoint
+    from dwindle.io.checkpoint import TORCH_SUFFIXES
 
     most = None if shard_size is None else _bytes(shard_size)
     path, folder = Path(output), is_folder(output, most)
-    if not folder:
-        atomic.check_output(path, force=force, inputs=(file,))
-    with Archive(file, max_bytes=_most(trust), base=_read_base(base)) as archive:
+    other = None if base is None else _checkpoint(base)
+    needed = () if other is None else other.files
+    if folder:
+        atomic.check_apart(path, needed)
+    else:
+        atomic.check_output(path, force=force, inputs=(file, *needed))
+    with Archive(file, max_bytes=_most(trust), base=None if other is None else other.records) as archive:
+        if path.suffix.lower() not in TORCH_SUFFIXES and not trust:
+            archive.check_expansion(ties=True)
         written = write_checkpoint(
             output,
             archive.records,
@@ -209,25 +234,28 @@ def _bytes(text: str) -> int:
 def diff(
     left: Annotated[Path, typer.Argument(metavar="A", help="A .dwz file or a checkpoint.")],
     right: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    key: Annotated[str | None, typer.Option("--key", help="Where the state dict is in a checkpoint.")] = None,
+    layers: Layers = None,
     trust: Trust = False,
     base: Base = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two files tensor by tensor: which are the same to the bit, and how far apart the others are.
+    """Compare two files tensor by tensor: which are the same to the bit, and how far B is from A elsewhere.
 
-    Exit status 1 where they differ.
+    Exit status 1 where they differ. --key and --layers are for whichever of the two needs them.
 
-    Example: dwindle diff model.dwz model.safetensors
+    Example: dwindle diff model.safetensors model.dwz
     """
     from dwindle.file import Archive
-    from dwindle.io import read_checkpoint
+    from dwindle.io.checkpoint import TORCH_SUFFIXES
     from dwindle.verify import differences
 
     with ExitStack() as stack:
 
         def tensors(path: Path) -> Mapping[str, Record]:
             if path.suffix.lower() != ".dwz":
-                return read_checkpoint(path).records
+                nests, net = path.suffix.lower() in TORCH_SUFFIXES, path.suffix.lower() == ".net"
+                return _checkpoint(path, key if nests else None, layers if net else None).records
             opened = Archive(path, max_bytes=_most(trust), base=_read_base(base))
             return stack.enter_context(opened).records
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dwindle.file import Ledger
     from dwindle.outcome import Outcome
     from dwindle.train import Agreement
-    from dwindle.verify import Difference
+    from dwindle.verify import Difference, Distance
 
 CHANGES = 100
 """Examples with another answer that are printed; JSON has all."""
@@ -46,7 +46,13 @@ def ledger(title: str, book: Ledger) -> None:
         for part, count in used.items()
     ]
     parts.append(("all", size(book.file_size), "100.0%", ""))
-    print_table("\nparts of the file", ("part", "bytes", "share", "entropy bound"), parts)
+    print_table("\nparts of the file", ("part", "bytes", "share", "zero-order entropy"), parts)
+
+
+def changed(far: Distance) -> str:
+    """How many elements of a tensor are others, in words."""
+    share = far.changed / far.elements
+    return f"{share:.1%} changed" if share >= 0.001 else f"{size(far.changed)} changed"
 
 
 def differences(found: Sequence[Difference]) -> None:
@@ -56,8 +62,7 @@ def differences(found: Sequence[Difference]) -> None:
         far = difference.distance
         if difference.kind == "differs" and far is not None:
             snr = "" if far.snr_db is None else f"{far.snr_db:.1f}"
-            about = f"{far.changed / far.elements:.1%} changed"
-            rows.append((difference.name, about, f"{far.largest:.3g}", f"{far.rms:.3g}", snr))
+            rows.append((difference.name, changed(far), f"{far.largest:.3g}", f"{far.rms:.3g}", snr))
         elif difference.kind != "same":
             both = " | ".join(side for side in (difference.left, difference.right) if side)
             rows.append((difference.name, f"{difference.kind}: {both}", "", "", ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from dwindle.atomic import check_output, unwritable
@@ -75,7 +76,8 @@ def read_checkpoint(path: Path | str, *, key: str | None = None, layers: Path | 
         reason = error.strerror or str(error)
         raise CheckpointError(f"{path}: expected a checkpoint that can be read, got: {reason}") from error
     _check_names(path, checkpoint)
-    return checkpoint
+    files = checkpoint.files or ((path,) if layers is None else (path, layers))
+    return replace(checkpoint, files=files)
 
 
 def write_checkpoint(

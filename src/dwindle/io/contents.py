@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dwindle.records import Record
 
@@ -18,6 +19,7 @@ class Checkpoint:
         skipped: names of what is in no record, since it is no tensor or has no dtype of ours.
         extras: what else it takes to write the same file again, by name.
         kept: those of `skipped` that the extras hold all the same.
+        files: what was read, and may still be mapped.
     """
 
     records: Mapping[str, Record]
@@ -25,3 +27,4 @@ class Checkpoint:
     skipped: tuple[str, ...]
     extras: Mapping[str, bytes] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()

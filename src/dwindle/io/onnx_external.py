@@ -76,6 +76,11 @@ class Beside:
     model: Path
     _sizes: dict[str, tuple[Path, int]] = field(default_factory=dict)
 
+    @property
+    def files(self) -> list[Path]:
+        """Those that were found to hold tensors."""
+        return [file for file, _ in self._sizes.values()]
+
     def find(self, tensor: TensorProto) -> tuple[Path, int, int]:
         """The file a tensor lies in, and where it begins and ends there.
 

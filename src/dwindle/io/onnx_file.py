@@ -75,7 +75,8 @@ def write(
     """Write a model: the graph of the extra with the elements of its tensors back in it.
 
     A model that would be longer than a message may be keeps its large initializers in a file beside it, named
-    as `onnx_external.names` says. Such files of a model that is replaced are removed.
+    as `onnx_external.names` says. Such files of a model that is replaced are removed, unless there are other
+    models in the folder, which may need them.
 
     Args:
         path: the file.
@@ -116,8 +117,11 @@ def write(
         if outside:
             beside.unlink(missing_ok=True)
         raise
+    alone = not any(
+        other.suffix.lower() == ".onnx" and other.name != path.name for other in path.parent.iterdir()
+    )
     for file in old:
-        if file.name in said:
+        if alone and file.name in said:
             file.unlink(missing_ok=True)
     return [path, beside] if outside else [path]
 
@@ -172,7 +176,8 @@ def _take_apart(model: ModelProto, path: Path) -> Checkpoint:
         elif onnx_values.outline(place.tensor) is None and _counts(place):
             kept[name] = None
     extras = {EXTRA: extra.pack(model.SerializeToString(deterministic=True))}
-    return Checkpoint(onnx_external.Tensors(tensors), {}, tuple(kept), extras, tuple(kept))
+    records = onnx_external.Tensors(tensors)
+    return Checkpoint(records, {}, tuple(kept), extras, tuple(kept), (path, *beside.files))
 
 
 def _take(place: Place, beside: onnx_external.Beside) -> Raw | onnx_external.Extent | None:

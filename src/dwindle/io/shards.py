@@ -62,9 +62,13 @@ def read(path: Path) -> Checkpoint:
         layout = Layout(tuple(listed), indexes[0].name if indexes else None, about)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    extras = {shard_layout.EXTRA: shard_layout.to_bytes(layout, metadata)}
+    try:
+        extras = {shard_layout.EXTRA: shard_layout.to_bytes(layout, metadata)}
+    except RecursionError as error:
+        raise CheckpointError(f"{indexes[0]}: expected an index that is less deep") from error
     skipped = [file.name for file in files if file not in shards and file not in indexes]
-    return Checkpoint(_Tensors(parts), metadata, tuple(skipped), extras)
+    read = (*shards, *indexes)
+    return Checkpoint(_Tensors(parts), metadata, tuple(skipped), extras, files=tuple(read))
 
 
 def write(path: Path, records: Mapping[str, Record], layout: Layout, *, force: bool) -> list[Path]:
