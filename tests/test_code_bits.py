@@ -87,30 +87,3 @@ def test_refuses_padding_that_is_not_zero():
     assert bits.unpack(b"\xff\x7f", 3, 5, np.uint8).tolist() == [31, 31, 31]
     with pytest.raises(CorruptError, match="1 zero bits"):
         bits.unpack(b"\xff\xff", 3, 5, np.uint8)
-
-
-@given(st.lists(st.integers(0, 40).flatmap(lambda w: st.tuples(st.integers(0, (1 << w) - 1), st.just(w)))))
-def test_fields_of_any_width(fields):
-    writer = bits.BitWriter()
-    for value, width in fields:
-        writer.write(value, width)
-    data = writer.getvalue()
-    assert len(data) == (sum(width for _, width in fields) + 7) // 8
-    reader = bits.BitReader(b"xy" + data + b"\xff", 2)
-    assert [reader.read(width) for _, width in fields] == [value for value, _ in fields]
-    assert reader.finish() == 2 + len(data)
-
-
-def test_reader_stops_at_the_end():
-    reader = bits.BitReader(b"\x07")
-    assert reader.read_unary(3) == 3
-    with pytest.raises(CorruptError, match="end of the data"):
-        reader.read(5)
-    with pytest.raises(CorruptError, match="at most 2 one bits"):
-        bits.BitReader(b"\x07").read_unary(2)
-    reader = bits.BitReader(b"\x10")
-    reader.read(1)
-    with pytest.raises(CorruptError, match="zero bits"):
-        reader.finish()
-    with pytest.raises(ValueError, match="2 bits"):
-        bits.BitWriter().write(4, 2)

@@ -36,7 +36,7 @@ def _patient(command: Callable[..., None]) -> Callable[..., None]:
     def run(*words: object, **options: object) -> None:
         from dwindle.kernels import compiling
 
-        compiling.tell(lambda: say("compiling for this machine, once: up to a minute"))
+        compiling.tell(lambda: say("compiling what this needs on this machine, once: up to a minute"))
         command(*words, **options)
 
     return run

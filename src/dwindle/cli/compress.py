@@ -123,6 +123,8 @@ def compress(
         raise typer.BadParameter(f"expected a name such as {name}, got {output.name}", param_hint="--output")
     if codebook not in (None, "float16", "bfloat16"):
         raise typer.BadParameter(f"expected float16 or bfloat16, got {codebook}", param_hint="--codebook")
+    if lossless and (prune is not None or bits is not None or quality is not None):
+        raise typer.BadParameter("expected it without --prune, --bits and --quality", param_hint="--lossless")
     shares = _setting(prune, float, "--prune", lambda share: 0 <= share <= 1, "a share from 0 to 1")
     if bits is not None and quality is not None:
         raise typer.BadParameter("expected --quality or --bits, got both")

@@ -170,10 +170,12 @@ def _put_stream(
         w.state[number, 0] = 2 if short and codes.pairs_of(w.entries, w.pairs, w.paired) else 1
     pairs = w.pairs[: len(w.pairs) if w.state[number, 0] == 2 else 0]
     found = huffman_encode.encode(plane, w.entries, longest, many, np.uint64(bits), pairs, w.coded, lanes)
+    if not found:
+        return at
     coded, head = np.uint64(0), huffman_encode.put_head(lanes, found, w.table, np.uint64(0))
     for i in range(found):
         coded += lanes[1, i]
-    if not found or np.int64(head + coded) + _VARINT > most:
+    if np.int64(head + coded) + _VARINT > most:
         return at
     at = copy(w.table, head, out, put_varint(head + coded, out, at))
     return copy(w.coded, coded, out, at)

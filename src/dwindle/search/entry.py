@@ -74,7 +74,7 @@ def compress(
         compress(model, path, lossless=True)
 
     Args:
-        model: any module.
+        model: any module; for a file of tensors there is `compress_checkpoint`.
         path: the file to write.
         max_drop: find the smallest file whose score is at most so far under the model's.
         target_size: find the most accurate file of at most so many bytes.
@@ -88,8 +88,12 @@ def compress(
 
     Raises:
         DwindleError: see `compression.compress` and `find.search`.
+        TypeError: if the model is none.
         ValueError: if a value is out of range, or settings are given to a search.
     """
+    if not isinstance(model, nn.Module):
+        got = type(model).__name__
+        raise TypeError(f"expected a torch.nn.Module, got {got}; compress_checkpoint takes a file of tensors")
     asked = max_drop is not None or target_size is not None
     wrong = [key for key in keywords if key in (Settings if asked else Search).__annotations__]
     if wrong:
