@@ -592,10 +592,14 @@ def test_a_codebook_takes_no_entry_beyond_its_type_and_leaves_survivors(tmp_path
             )
 
 
-def test_patterns_for_vectors_only_are_refused(tmp_path):
+def test_settings_that_fit_nothing_are_refused(tmp_path):
     save_file({"a.weight": torch.randn(80, 80), "a.bias": torch.randn(80)}, tmp_path / "x.safetensors")
-    for setting in ({"*.bias": 0.5}, {"a.weight": 0.5, "*.bias": 0.5}):
-        with pytest.raises(TensorError, match="fits vectors only"):
+    for setting, said in (
+        ({"*.bias": 0.5}, "fits vectors only"),
+        ({"a.weight": 0.5, "*.bias": 0.5}, "fits vectors only"),
+        ({"conv": 0.5}, "conv: expected a tensor"),
+    ):
+        with pytest.raises(TensorError, match=said):
             dwindle.compress_checkpoint(tmp_path / "x.safetensors", tmp_path / "x.dwz", sparsity=setting)
     assert not (tmp_path / "x.dwz").exists()
 

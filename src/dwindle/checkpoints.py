@@ -313,11 +313,14 @@ def _chosen(
         if not any(fnmatchcase(name, key) and dimensions[name] > 1 for name in able):
             expected = "expected a pattern for tensors of two or more dimensions, or a whole name"
             raise TensorError(f"{shown(key)}: {expected}, got one that fits vectors only")
-    return {
+    chosen = {
         name: value
         for name, value in found.items()
         if name in named or (len(able[name].shape) > 1 and (named or elements(able[name]) >= min_elements))
     }
+    if not chosen and isinstance(setting, Mapping) and any(value is not None for value in setting.values()):
+        raise TensorError(f"{', '.join(map(shown, setting))}: expected a tensor to compress, got no match")
+    return chosen
 
 
 def _pruned(name: str, record: Raw, sparsity: float | None) -> NDArray[Any]:
