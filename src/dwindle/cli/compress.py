@@ -184,6 +184,10 @@ def compress(
     show.ledger(f"{output}: {size(result.size)} bytes, {result.rate:.2f}x", result.ledger)
     for note in result.notes:
         say(note)
+    if base is not None:
+        tensors = result.ledger.tensors
+        differences = sum(tensor.coding == "based" for tensor in tensors)
+        say(f"{differences} of {len(tensors)} tensors are differences: to read them takes {base}")
     for name in result.skipped:
         kept = name in result.kept
         say(f"{name}: of another type, kept in the graph" if kept else f"{name}: not a tensor, left out")
