@@ -1,6 +1,7 @@
 """Exact tensors in files: equal ones once, differences from a base, ranges of rows, extras, little memory."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import strategies as make
 from dwindle.checkpoints import compress_checkpoint
 from dwindle.code.plan import Coding
-from dwindle.errors import BaseError
+from dwindle.errors import BaseError, TensorError
 from dwindle.file import Archive, write
 from dwindle.io import read_checkpoint, write_checkpoint
 from dwindle.records import BLOCK, Raw, Shared, Tied, same, to_storage
@@ -214,3 +215,10 @@ print(large - small)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "b.safetensors2.safetensors").read_bytes()
     assert int(done.stdout) < 96 << 10
+
+
+@pytest.mark.parametrize("shape", [(0, 1 << 50), (1,) * 65])
+def test_shapes_over_the_limits_of_the_format_are_refused(tmp_path, shape):
+    with pytest.raises(TensorError, match="a: expected at most 64 dimensions"):
+        write(tmp_path / "x.dwz", {"a": Raw("uint8", shape, bytes(math.prod(shape)))})
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from dwindle.code.plan import (
     symbol_counts,
 )
 from dwindle.code.streams import Code
-from dwindle.errors import shown
+from dwindle.errors import TensorError, shown
 from dwindle.file import layout
 from dwindle.records import BLOCK, Raw, Record, Shared, Tied, elements, resolve, same_bytes
 
@@ -131,6 +132,10 @@ class Encoder:
             if isinstance(self.records.get(record.to, record), Tied):
                 raise ValueError(f"{shown(name)}: expected a tie to a tensor of its own, got {record.to!r}")
             return []
+        many = math.prod(d for d in record.shape if d)
+        if len(record.shape) > layout.MAX_DIMENSIONS or many > layout.MAX_ELEMENTS:
+            most = f"{layout.MAX_DIMENSIONS} dimensions and {layout.MAX_ELEMENTS} elements"
+            raise TensorError(f"{shown(name)}: expected at most {most}, got {list(record.shape)}")
         if isinstance(record, Raw):
             if self._small(name, record):
                 return []

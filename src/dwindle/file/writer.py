@@ -69,6 +69,7 @@ def write(
 
     Raises:
         OutputError: if `path` exists without `force` or cannot be written.
+        TensorError: if a tensor has more dimensions or elements than the format has.
         VerificationError: if what was written does not decode to `records`.
         TypeError: if metadata is anything but text.
         ValueError: if a tie leads nowhere, or a name begins with a NUL character.
