@@ -501,6 +501,12 @@ def test_the_base_is_never_the_output(refused, run, checkpoint, tensors, tmp_pat
     assert "still needed" in refused("decompress", tuned, "-o", f"{tmp_path}/", *words)
     assert base.read_bytes() == before
     assert run("decompress", tuned, "-o", tmp_path / "back.safetensors", "--base", base)[0] == 0
+    # A base that no shard can take the place of may lie in the folder.
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    torch.save(load_file(base), folder / "base.pt")
+    assert run("decompress", tuned, "-o", f"{folder}/", "--base", folder / "base.pt")[0] == 0
+    assert (folder / "base.pt").exists()
 
 
 def test_lossless_is_not_asked_for_with_what_changes_tensors(run, checkpoint, tmp_path):
@@ -517,6 +523,9 @@ def test_what_is_nested_can_be_compared(run, tensors, tmp_path):
         run("compress", tmp_path / "in.pt", "--key", "state", "-o", tmp_path / "x.dwz", "--lossless")[0] == 0
     )
     assert run("diff", tmp_path / "in.pt", tmp_path / "x.dwz", "--key", "state")[0] == 0
+    for words in (("--key", "state"), ("--layers", tmp_path / "x.prototxt")):
+        status, _, err = run("diff", tmp_path / "x.dwz", tmp_path / "x.dwz", *words)
+        assert (status, words[0] in err) == (2, True)
 
 
 def test_a_failed_verification_is_json_too(run, checkpoint, compressed, tensors, tmp_path):

@@ -598,10 +598,13 @@ def test_settings_that_fit_nothing_are_refused(tmp_path):
         ({"*.bias": 0.5}, "fits vectors only"),
         ({"a.weight": 0.5, "*.bias": 0.5}, "fits vectors only"),
         ({"conv": 0.5}, "conv: expected a tensor"),
+        ({"conv": 0.5, "a.weight": None}, "conv: expected a tensor"),
     ):
         with pytest.raises(TensorError, match=said):
             dwindle.compress_checkpoint(tmp_path / "x.safetensors", tmp_path / "x.dwz", sparsity=setting)
     assert not (tmp_path / "x.dwz").exists()
+    left = {"linear": 0.5, "*.bias": None}
+    assert dwindle.compress_checkpoint(tmp_path / "x.safetensors", tmp_path / "x.dwz", sparsity=left).size
 
 
 def test_what_is_no_model_is_refused(tmp_path):

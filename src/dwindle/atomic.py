@@ -42,17 +42,6 @@ def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = 
         raise unwritable(path, error) from error
 
 
-def check_apart(folder: Path, inputs: tuple[Path, ...]) -> None:
-    """Refuse to write to a folder that files are being read from.
-
-    Raises:
-        OutputError: if one of the inputs lies in it.
-    """
-    for source in inputs:
-        if folder.is_dir() and source.resolve().is_relative_to(folder.resolve()):
-            raise OutputError(f"{folder}: expected a folder without {source}, which is still needed")
-
-
 @contextlib.contextmanager
 def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its place only when the block ends without an error.
@@ -75,7 +64,8 @@ def writing(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         if force:
             if path.is_file():
-                shutil.copymode(path, temporary)
+                with contextlib.suppress(OSError):  # some file systems have none
+                    shutil.copymode(path, temporary)
             temporary.replace(path)
         else:
             move_to_free(temporary, path)

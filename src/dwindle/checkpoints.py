@@ -309,7 +309,8 @@ def _chosen(
         named = set(setting)
     dimensions = {name: len(record.shape) for name, record in able.items()}
     found = settings.resolve(setting, dimensions)
-    for key in sorted(named - {*able, *settings.KINDS}):
+    asked = {key for key in named if isinstance(setting, Mapping) and setting[key] is not None}
+    for key in sorted(asked - {*able, *settings.KINDS}):
         if not any(fnmatchcase(name, key) and dimensions[name] > 1 for name in able):
             expected = "expected a pattern for tensors of two or more dimensions, or a whole name"
             raise TensorError(f"{shown(key)}: {expected}, got one that fits vectors only")
@@ -318,8 +319,8 @@ def _chosen(
         for name, value in found.items()
         if name in named or (len(able[name].shape) > 1 and (named or elements(able[name]) >= min_elements))
     }
-    if not chosen and isinstance(setting, Mapping) and any(value is not None for value in setting.values()):
-        raise TensorError(f"{', '.join(map(shown, setting))}: expected a tensor to compress, got no match")
+    if asked and not chosen:
+        raise TensorError(f"{', '.join(map(shown, asked))}: expected a tensor to compress, got no match")
     return chosen
 
 

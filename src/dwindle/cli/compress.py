@@ -187,7 +187,8 @@ def compress(
     if base is not None:
         tensors = result.ledger.tensors
         differences = sum(tensor.coding == "based" for tensor in tensors)
-        say(f"{differences} of {len(tensors)} tensors are differences: to read them takes {base}")
+        needed = f"to read them takes {base}" if differences else f"{base} is not needed to read the file"
+        say(f"{differences} of {len(tensors)} tensors are differences: {needed}")
     for name in result.skipped:
         kept = name in result.kept
         say(f"{name}: of another type, kept in the graph" if kept else f"{name}: not a tensor, left out")

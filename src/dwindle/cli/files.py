@@ -184,19 +184,20 @@ def decompress(
     """
     from dwindle import atomic
     from dwindle.file import Archive
-    from dwindle.io import is_folder, write_checkpoint
+    from dwindle.io import folder as folders
+    from dwindle.io import is_folder, shards, write_checkpoint
     from dwindle.io.checkpoint import TORCH_SUFFIXES
 
     most = None if shard_size is None else _bytes(shard_size)
     path, folder = Path(output), is_folder(output, most)
     other = None if base is None else _checkpoint(base)
     needed = () if other is None else other.files
-    if folder:
-        atomic.check_apart(path, needed)
-    else:
+    if folder and needed:
+        folders.check(path, ours=shards.is_ours, force=force, inputs=needed)
+    elif not folder:
         atomic.check_output(path, force=force, inputs=(file, *needed))
     with Archive(file, max_bytes=_most(trust), base=None if other is None else other.records) as archive:
-        if path.suffix.lower() not in TORCH_SUFFIXES and not trust:
+        if path.suffix.lower() not in TORCH_SUFFIXES:
             archive.check_expansion(ties=True)
         written = write_checkpoint(
             output,
@@ -250,12 +251,18 @@ def diff(
     from dwindle.io.checkpoint import TORCH_SUFFIXES
     from dwindle.verify import differences
 
+    suffixes = {left.suffix.lower(), right.suffix.lower()}
+    if key is not None and suffixes.isdisjoint(TORCH_SUFFIXES):
+        raise typer.BadParameter("expected a torch checkpoint with it, got none", param_hint="--key")
+    if layers is not None and ".net" not in suffixes:
+        raise typer.BadParameter("expected a .net file with it, got none", param_hint="--layers")
     with ExitStack() as stack:
 
         def tensors(path: Path) -> Mapping[str, Record]:
-            if path.suffix.lower() != ".dwz":
-                nests, net = path.suffix.lower() in TORCH_SUFFIXES, path.suffix.lower() == ".net"
-                return _checkpoint(path, key if nests else None, layers if net else None).records
+            suffix = path.suffix.lower()
+            if suffix != ".dwz":
+                nested = key if suffix in TORCH_SUFFIXES else None
+                return _checkpoint(path, nested, layers if suffix == ".net" else None).records
             opened = Archive(path, max_bytes=_most(trust), base=_read_base(base))
             return stack.enter_context(opened).records
 

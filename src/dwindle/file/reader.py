@@ -26,6 +26,7 @@ from dwindle.errors import (
     shown,
 )
 from dwindle.file import layout
+from dwindle.file.archive_records import ArchiveRecords
 from dwindle.file.decode import Decoding, block_length, codebook, exact_tasks, shared_tasks, submitted
 from dwindle.file.front import Extent, extents, mapped, read_front
 from dwindle.records import Raw, Record, Shared, Tied
@@ -39,7 +40,7 @@ EXPANSION = 4096
 QUICK = 1 << 16
 """Elements from which on a worker decodes a tensor ahead."""
 AHEAD = 1 << 26
-"""Bytes of tensors that `walk` decodes before the one it gives."""
+"""Bytes of tensors that `walk` decodes before the one it gives, unless told otherwise."""
 
 
 def default_threads() -> int:
@@ -179,11 +180,12 @@ class Archive(Mapping[str, NDArray[Any]]):
         assert not isinstance(record, Tied)  # noqa: S101 (the header was refused if a tie led to a tie)
         return record
 
-    def walk(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, Record]]:
-        """Records in order, those that follow decoded meanwhile by all threads, `AHEAD` bytes of them.
+    def walk(self, names: Iterable[str] | None = None, *, most: int = AHEAD) -> Iterator[tuple[str, Record]]:
+        """Records in order, those that follow decoded meanwhile by all threads.
 
         Args:
             names: which, in which order; without it all, in that of the file.
+            most: bytes of tensors to decode ahead.
 
         Raises:
             KeyError: if there is no tensor of one of the names.
@@ -195,7 +197,7 @@ class Archive(Mapping[str, NDArray[Any]]):
             decoding = self._begin(name, ahead=True)
             waiting.append((name, decoding))
             ahead += 0 if decoding is None else decoding.out.nbytes
-            while ahead > AHEAD:
+            while ahead > most:
                 first, begun = waiting.popleft()
                 yield first, self._finish(first, begun)
                 ahead -= 0 if begun is None else begun.out.nbytes
@@ -372,40 +374,6 @@ def _quick(entry: layout.ExactEntry | layout.SharedEntry) -> bool:
     """Whether a tensor is decoded in less time than it takes to hand it to a worker and back."""
     adaptive = isinstance(entry, layout.SharedEntry) and entry.plan.arrangement in ("context", "trellis")
     return not adaptive and math.prod(entry.shape) < QUICK
-
-
-class ArchiveRecords(Mapping[str, Record]):
-    """The records of an open archive, each decoded when it is asked for."""
-
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
-
-    def __getitem__(self, name: str) -> Record:
-        """The record of a tensor; the pages of the file that hold it don't stay in memory."""
-        record = self._archive.record(name)
-        self._archive.forget()
-        return record
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is a tensor of that name; nothing is decoded."""
-        return name in self._archive
-
-    def __iter__(self) -> Iterator[str]:
-        """Names in the order they were written."""
-        return iter(self._archive)
-
-    def __len__(self) -> int:
-        """Number of names."""
-        return len(self._archive)
-
-    def walk(self, names: Iterable[str]) -> Iterator[tuple[str, Record]]:
-        """Records in the order of `names`, decoded ahead of it."""
-        return self._archive.walk(names)
-
-    def outline(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """Dtype and shape of a tensor, without decoding it."""
-        _, entry = self._archive.owner(name)
-        return entry.dtype, entry.shape
 
 
 class _naming:

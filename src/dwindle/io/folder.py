@@ -26,18 +26,19 @@ from dwindle.errors import OutputError
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def check(path: Path, *, ours: Callable[[str], bool], force: bool) -> None:
+def check(path: Path, *, ours: Callable[[str], bool], force: bool, inputs: tuple[Path, ...] = ()) -> None:
     """Refuse a folder before any work is done.
 
     Args:
         path: the folder to write, which need not exist.
         ours: whether a name is that of a file of the kind, which takes `force` to replace.
         force: replace such files.
+        inputs: files that are being read; none of them may be replaced.
 
     Raises:
         OutputError: if there is a file at `path`, its parent is no folder, it has files of the kind and they
-            may not be replaced: without `force`, where there are other folders in it, or where it is the
-            current one.
+            may not be replaced: without `force`, where one is an input, where there are other folders in it,
+            or where it is the current one.
     """
     try:
         if not path.is_dir():
@@ -53,6 +54,9 @@ def check(path: Path, *, ours: Callable[[str], bool], force: bool) -> None:
             raise OutputError(
                 f"{path}: expected a folder without {found[0]}; --force (force=True) replaces such files"
             )
+        for source in inputs:
+            if ours(source.name) and source.parent.samefile(path):
+                raise OutputError(f"{path}: expected a folder without {source.name}, which is still needed")
         # The whole folder changes places with a new one, to which only files can be linked.
         inner = sorted(e.name for e in path.iterdir() if _is_inner(e) and not atomic.is_temporary(e.name))
         if inner:

@@ -117,11 +117,11 @@ def write(
         if outside:
             beside.unlink(missing_ok=True)
         raise
-    alone = not any(
-        other.suffix.lower() == ".onnx" and other.name != path.name for other in path.parent.iterdir()
-    )
-    for file in old:
-        if alone and file.name in said:
+    gone = [file for file in old if file.name in said]
+    if gone and [file.name for file in path.parent.iterdir() if file.suffix.lower() == ".onnx"] == [
+        path.name
+    ]:
+        for file in gone:
             file.unlink(missing_ok=True)
     return [path, beside] if outside else [path]
 
